@@ -1,0 +1,1 @@
+"""Shipped weights, calibration images and predictors (data only)."""
