@@ -1,0 +1,58 @@
+"""Cutting an output row into tiles whose clipping at the map's edges is known at compile time.
+
+Padding is never materialised: a tap that would read outside the map is left out of the generated
+code. Only a row's first and last tiles are clipped; all tiles between share one body.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ColumnTile:
+    """`count` consecutive tiles of `width` outputs with equal clipping.
+
+    `first_output` is the first output column; `clip_left`/`clip_right` say whether taps can fall
+    outside the map, in which case `count` is 1 and the position is a constant.
+    """
+
+    first_output: int
+    width: int
+    count: int
+    is_clipped: bool
+
+
+def plan_columns(
+    out_width: int, in_width: int, kernel: int, stride: int, padding: int, max_width: int
+) -> list[ColumnTile]:
+    """Cut `out_width` outputs into balanced tiles of at most `max_width`."""
+    number = math.ceil(out_width / max_width)
+    width = math.ceil(out_width / number)
+    starts = list(range(0, out_width, width))
+    tiles: list[ColumnTile] = []
+    for start in starts:
+        size = min(width, out_width - start)
+        first_input = start * stride - padding
+        last_input = (start + size - 1) * stride - padding + kernel - 1
+        is_clipped = first_input < 0 or last_input >= in_width
+        previous = tiles[-1] if tiles else None
+        if previous and not is_clipped and not previous.is_clipped and previous.width == size:
+            tiles[-1] = ColumnTile(previous.first_output, size, previous.count + 1, False)
+        else:
+            tiles.append(ColumnTile(start, size, 1, is_clipped))
+    return tiles
+
+
+def taps_inside(
+    tile: ColumnTile, tap: int, stride: int, padding: int, in_width: int
+) -> list[int]:
+    """Outputs of the tile (0-based inside it) for which kernel column `tap` lies in the map."""
+    if not tile.is_clipped:
+        return list(range(tile.width))
+    return [
+        output
+        for output in range(tile.width)
+        if 0 <= (tile.first_output + output) * stride - padding + tap < in_width
+    ]

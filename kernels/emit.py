@@ -1,0 +1,115 @@
+"""Small vocabulary in which the kernels are written: vectors, loops, activations, signatures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from ofa_compile.compiler.tvm_api import (
+    Broadcast,
+    IRBuilder,
+    Ramp,
+    Shuffle,
+    builder,
+    const,
+    tvm,
+)
+
+
+def define(arrays: Mapping[str, int], body: Callable) -> tvm.tirx.PrimFunc:
+    """Build a PrimFunc over flat float32 `arrays` (name -> number of values).
+
+    `body` is called with one buffer per array and the variables `begin` and `end`.
+    """
+    with IRBuilder() as ir:
+        with builder.prim_func():
+            builder.func_name("kernel")
+            pointers = [builder.arg(name, builder.ptr("float32")) for name in arrays]
+            begin = builder.arg("begin", builder.int32())
+            end = builder.arg("end", builder.int32())
+            buffers = [
+                builder.decl_buffer((max(1, size),), "float32", data=pointer)
+                for pointer, size in zip(pointers, arrays.values(), strict=True)
+            ]
+            body(*buffers, begin, end)
+        return ir.get()
+
+
+def tiles(begin, end):
+    """Loop over the tiles of this call: `with tiles(begin, end) as t`."""
+    return builder.serial(begin, end)
+
+
+def serial(start, stop):
+    """Run-time loop: `with serial(0, n) as i`."""
+    return builder.serial(start, stop)
+
+
+def local(size: int):
+    """Accumulators: a local array that LLVM keeps in registers once all indices are constants."""
+    return builder.alloc_buffer((size,), "float32", scope="local")
+
+
+def load(buffer, offset, lanes: int):
+    """Read `lanes` consecutive values."""
+    return buffer[Ramp(offset, 1, lanes)] if lanes > 1 else buffer[offset]
+
+
+def store(buffer, offset, value, lanes: int) -> None:
+    """Write `lanes` consecutive values."""
+    builder.buffer_store(buffer, value, [Ramp(offset, 1, lanes) if lanes > 1 else offset])
+
+
+def splat(value, lanes: int):
+    """Repeat a scalar over a vector; a number becomes a float32 constant."""
+    if isinstance(value, int | float):
+        value = const(float(value), "float32")
+    return Broadcast(value, lanes) if lanes > 1 else value
+
+
+def lane(vector, index: int):
+    """Take one lane of a vector as a scalar."""
+    return Shuffle([vector], [const(index, "int32")])
+
+
+def branch(condition, then: Callable[[], None], otherwise: Callable[[], None]) -> None:
+    """Emit `if condition: then() else: otherwise()`."""
+    with builder.If(condition):
+        with builder.Then():
+            then()
+        with builder.Else():
+            otherwise()
+
+
+def activate(value, activation: str, lanes: int):
+    """Apply an activation; h-swish and h-sigmoid as in MobileNetV3 (Howard et al. 2019, 5.2)."""
+    if activation == "none":
+        return value
+    zero, one = splat(0.0, lanes), splat(1.0, lanes)
+    if activation == "relu":
+        return tvm.tirx.max(value, zero)
+    if activation == "relu6":
+        return tvm.tirx.min(tvm.tirx.max(value, zero), splat(6.0, lanes))
+    gate = value * splat(1.0 / 6.0, lanes) + splat(0.5, lanes)
+    gate = tvm.tirx.min(tvm.tirx.max(gate, zero), one)
+    if activation == "hsigmoid":
+        return gate
+    if activation == "hswish":
+        return value * gate
+    msg = f"unknown activation {activation!r}"
+    raise AssertionError(msg)
+
+
+def split_lanes(width: int, lanes: int) -> list[tuple[int, int]]:
+    """Cover `width` values by vectors: (offset, lanes) pairs, whole vectors first.
+
+    The rest uses ever smaller powers of two, so a tail never computes or touches more than it has.
+    """
+    pieces = []
+    offset = 0
+    size = lanes
+    while offset < width:
+        while size > width - offset:
+            size //= 2
+        pieces.append((offset, size))
+        offset += size
+    return pieces

@@ -1,0 +1,223 @@
+"""Pointwise convolution and dense layer: one register-tiled matrix product.
+
+Algorithm
+    The outputs are cut into blocks of `vectors` vector registers. For a block, `rows` rows of the
+    map are multiplied at once: the accumulators (rows x vectors) start from bias and residual,
+    every input channel adds `x[row, k] * w[k, block]`, and the activation is applied on the way
+    out, so that each value is loaded and stored exactly once.
+Packing
+    Weights lie as one (in_channels, block width) panel per block: the inner loop reads them
+    sequentially, and a panel stays in the L1 or L2 cache while all rows pass over it.
+Source
+    The register-tile argument is that of Goto and van de Geijn, "Anatomy of high-performance
+    matrix multiplication", TOMS 2008, section 6.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from ofa_compile.compiler.kernel_registry import VectorMachine, register
+from ofa_compile.compiler.workload import Pointwise
+from ofa_compile.kernels import emit
+
+# One row gives no reuse of weights: it is bound by reading them, so only enough independent
+# accumulators to hide the multiply-add latency (4 cycles x 2 units) are wanted.
+VECTORS_FOR_ONE_ROW = 8
+# Inner-loop steps taken at once where a lane of a vector can be the multiplier (NEON).
+LANE_STEP = 4
+
+
+@dataclass(frozen=True)
+class Block:
+    """A group of equally wide output blocks and how its rows are tiled."""
+
+    first_column: int
+    count: int
+    pieces: tuple[tuple[int, int], ...]
+    rows: int
+    row_tiles: int
+    last_rows: int
+
+    @property
+    def width(self) -> int:
+        """Output channels of one block."""
+        return sum(lanes for _, lanes in self.pieces)
+
+    @property
+    def num_tiles(self) -> int:
+        """Tiles of all blocks of the group."""
+        return self.count * self.row_tiles
+
+
+def _block(workload: Pointwise, first: int, count: int, width: int, max_rows: int, lanes: int):
+    row_tiles = math.ceil(workload.rows / max_rows)
+    rows = math.ceil(workload.rows / row_tiles)  # balanced, so that the last tile is not tiny
+    row_tiles = math.ceil(workload.rows / rows)
+    last = workload.rows - (row_tiles - 1) * rows
+    return Block(first, count, tuple(emit.split_lanes(width, lanes)), rows, row_tiles, last)
+
+
+def rows_that_fit(pieces: int, machine: VectorMachine) -> int:
+    """Most rows whose accumulators fit beside one weight vector each and the multiplier."""
+    return max(1, (machine.registers - pieces - 1) // pieces)
+
+
+def plan_blocks(workload: Pointwise, config, machine: VectorMachine) -> list[Block]:
+    """Cut the outputs into blocks: as many of the full width as fit, then one narrower."""
+    lanes = machine.lanes
+    width = min(config["vectors"] * lanes, workload.out_channels)
+    count, rest = divmod(workload.out_channels, width)
+    blocks = []
+    for first, number, columns in ((0, count, width), (count * width, min(rest, 1), rest)):
+        if number:
+            pieces = len(emit.split_lanes(columns, lanes))
+            fit = min(rows_that_fit(pieces, machine), config["rows"])
+            blocks.append(_block(workload, first, number, columns, fit, lanes))
+    return blocks
+
+
+def block_widths(workload: Pointwise, config, machine: VectorMachine) -> tuple[int, ...]:
+    """Width of every panel of the packed weights, in order."""
+    blocks = plan_blocks(workload, config, machine)
+    return tuple(block.width for block in blocks for _ in range(block.count))
+
+
+def _cost(workload: Pointwise, config, machine: VectorMachine) -> float:
+    """Issue slots per input channel: arithmetic or loads, whichever bounds the inner loop."""
+    total = 0.0
+    for block in plan_blocks(workload, config, machine):
+        pieces = len(block.pieces)
+        arithmetic = sum(max(0.5, lanes / machine.lanes) for _, lanes in block.pieces)
+        per_lane = LANE_STEP if machine.has_lane_multiply else 2
+        for rows, count in ((block.rows, block.row_tiles - 1), (block.last_rows, 1)):
+            loads = rows / per_lane + pieces / 2
+            # Short chains of dependent multiply-adds leave issue slots empty.
+            latency = max(1.0, 6.0 / (rows * pieces))
+            total += block.count * count * (rows * arithmetic * latency + 0.25 * loads)
+    return total
+
+
+@register
+class PointwiseKernel:
+    """Serves every pointwise workload."""
+
+    kind = Pointwise.kind
+
+    def configs(self, workload: Pointwise, machine: VectorMachine):
+        """Register tiles that fit, best first by the issue-slot model above."""
+        if workload.rows == 1:
+            return [{"vectors": VECTORS_FOR_ONE_ROW, "rows": 1}]
+        choices = []
+        most = min(6, machine.registers // 3, math.ceil(workload.out_channels / machine.lanes))
+        for vectors in range(1, most + 1):
+            rows = rows_that_fit(vectors, machine)
+            choices.append({"vectors": vectors, "rows": rows})
+        return sorted(choices, key=lambda config: _cost(workload, config, machine))
+
+    def num_tiles(self, workload: Pointwise, config, machine: VectorMachine) -> int:
+        """One tile per (output block, row tile)."""
+        return sum(block.num_tiles for block in plan_blocks(workload, config, machine))
+
+    def pack(self, workload: Pointwise, config, machine: VectorMachine, constants):
+        """Weights (out_channels, in_channels) to panels; bias as it is."""
+        bias = np.ascontiguousarray(constants["bias"], np.float32)
+        if workload.has_dynamic_weights:
+            return [bias]
+        return [pack_weights(workload, config, machine, constants["weight"]), bias]
+
+    def build(self, workload: Pointwise, config, machine: VectorMachine):
+        """Generate the matrix product."""
+        sizes = {"x": workload.rows * workload.in_channels}
+        if workload.has_residual:
+            sizes["residual"] = workload.rows * workload.out_channels
+        sizes["weight"] = workload.in_channels * workload.out_channels
+        sizes["bias"] = workload.out_channels
+        sizes["y"] = workload.rows * workload.out_channels
+        blocks = plan_blocks(workload, config, machine)
+
+        def body(*arguments):
+            *buffers, begin, end = arguments
+            x, *residual, weight, bias, y = buffers
+            tensors = (x, residual[0] if residual else None, weight, bias, y)
+            with emit.tiles(begin, end) as tile:
+                _emit_groups(workload, machine, blocks, tile, tensors)
+
+        return emit.define(sizes, body)
+
+
+def pack_weights(workload: Pointwise, config, machine: VectorMachine, weight):
+    """Cut (out_channels, in_channels) weights into panels of (in_channels, block width)."""
+    columns = weight.reshape(workload.out_channels, workload.in_channels).T
+    panels, first = [], 0
+    for width in block_widths(workload, config, machine):
+        panels.append(columns[:, first : first + width].ravel())
+        first += width
+    return np.ascontiguousarray(np.concatenate(panels), np.float32)
+
+
+def _emit_groups(workload, machine, blocks, tile, tensors) -> None:
+    head, *rest = blocks
+    if not rest:
+        _emit_group(workload, machine, head, tile, tensors)
+        return
+    emit.branch(
+        tile < head.num_tiles,
+        lambda: _emit_group(workload, machine, head, tile, tensors),
+        lambda: _emit_groups(workload, machine, rest, tile - head.num_tiles, tensors),
+    )
+
+
+def _emit_group(workload, machine, block: Block, tile, tensors) -> None:
+    column = block.first_column + (tile // block.row_tiles) * block.width
+    row = (tile % block.row_tiles) * block.rows
+
+    def with_rows(rows: int) -> None:
+        _emit_tile(workload, machine, block, rows, row, column, tensors)
+
+    if block.last_rows == block.rows:
+        with_rows(block.rows)
+        return
+    is_whole = tile % block.row_tiles < block.row_tiles - 1
+    emit.branch(is_whole, lambda: with_rows(block.rows), lambda: with_rows(block.last_rows))
+
+
+def _emit_tile(workload, machine, block: Block, rows, row, column, tensors) -> None:
+    x, residual, weight, bias, y = tensors
+    depth, width = workload.in_channels, block.width
+    accumulators = emit.local(rows * width)
+    for i in range(rows):
+        for offset, lanes in block.pieces:
+            start = emit.load(bias, column + offset, lanes)
+            if residual is not None:
+                at = (row + i) * workload.out_channels + column + offset
+                start = start + emit.load(residual, at, lanes)
+            emit.store(accumulators, i * width + offset, start, lanes)
+
+    def multiply(k, multipliers) -> None:
+        for offset, lanes in block.pieces:
+            weights = emit.load(weight, column * depth + k * width + offset, lanes)
+            for i in range(rows):
+                at = i * width + offset
+                total = emit.load(accumulators, at, lanes)
+                total = total + emit.splat(multipliers[i], lanes) * weights
+                emit.store(accumulators, at, total, lanes)
+
+    if machine.has_lane_multiply and depth % LANE_STEP == 0:
+        with emit.serial(0, depth // LANE_STEP) as step:
+            k = step * LANE_STEP
+            vectors = [emit.load(x, (row + i) * depth + k, LANE_STEP) for i in range(rows)]
+            for index in range(LANE_STEP):
+                multiply(k + index, [emit.lane(vector, index) for vector in vectors])
+    else:
+        with emit.serial(0, depth) as k:
+            multiply(k, [x[(row + i) * depth + k] for i in range(rows)])
+
+    for i in range(rows):
+        for offset, lanes in block.pieces:
+            value = emit.load(accumulators, i * width + offset, lanes)
+            value = emit.activate(value, workload.activation, lanes)
+            emit.store(y, (row + i) * workload.out_channels + column + offset, value, lanes)

@@ -1,0 +1,227 @@
+"""ONNX file + hardware target -> native library and executable."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ofa_compile.cache import Cache, digest
+from ofa_compile.compiler.link import Linker
+from ofa_compile.compiler.objects import NAMESPACE, code_fingerprint
+from ofa_compile.errors import UserInputError
+from ofa_compile.hardware.target_spec import TargetSpec
+from ofa_compile.hardware.toolchain import find_linker
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[str, int, int], None]
+"""Called as (what, done, total) while something takes long."""
+
+
+@dataclass(frozen=True)
+class CompiledNetwork:
+    """What `compile_onnx` wrote, and facts about it.
+
+    Attributes
+    ----------
+    library, executable, header
+        Files in the output folder; `executable` is None when none was asked for.
+    input_shape, output_shape
+        (N, C, H, W) and (N, classes).
+    steps
+        One dictionary per kernel call, in order: workload, configuration, symbol and MACs.
+    arena_bytes, weights_bytes
+        Scratch memory of one run; constants in the binary.
+    object_cache_hits, object_cache_misses
+        Kernels taken from the cache, and compiled.
+    """
+
+    library: Path
+    executable: Path | None
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    steps: list[dict[str, Any]]
+    arena_bytes: int
+    weights_bytes: int
+    object_cache_hits: int
+    object_cache_misses: int
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A network ready to link."""
+
+    c_source: str
+    weights: bytes
+    facts: dict[str, Any]
+    objects: list[Path]
+    misses: int
+
+
+def compile_onnx(
+    onnx_path: Path,
+    target: TargetSpec,
+    output_dir: Path,
+    *,
+    symbol_prefix: str = "ofa_subnet_",
+    network_meta: str | None = None,
+    cache: Cache | None = None,
+    tuned: dict[str, dict[str, int]] | None = None,
+    progress: Progress | None = None,
+) -> CompiledNetwork:
+    """Compile a network for a target.
+
+    A network compiled before with the same code, target and tuning is only linked; TVM is not
+    imported then.
+
+    Parameters
+    ----------
+    onnx_path
+        Float32 network with one input (N, C, H, W) and one output, static shapes.
+    target
+        Hardware target of TVM kind "llvm".
+    output_dir
+        Folder that receives `libsubnet.so` and, with `network_meta`, `subnet`.
+    symbol_prefix
+        Start of every symbol the library exports.
+    network_meta
+        Text of `network_meta.h` (preprocessing and labels), or None for the library alone.
+    cache
+        Object cache; the default one if None.
+    tuned
+        Workload key -> kernel configuration, where tuning found a better one than the default.
+    progress
+        Called while kernels are compiled.
+
+    Raises
+    ------
+    UserInputError
+        If the file is missing or not ONNX, or the output folder cannot be written.
+    UnsupportedOperatorError, BuildError, MissingDependencyError
+        If the network, code generation or the tool chain fails.
+    """
+    onnx_path = Path(onnx_path)
+    try:
+        model = onnx_path.read_bytes()
+    except OSError as err:
+        msg = f"cannot read {onnx_path}: {err.strerror}"
+        raise UserInputError(msg) from err
+    cache = cache or Cache()
+    linker = Linker(find_linker(target), cache)
+    key = digest(
+        model,
+        target.fingerprint,
+        code_fingerprint(),
+        json.dumps(tuned or {}, sort_keys=True),
+    )
+    prepared = _load(cache, key) or _prepare(onnx_path, target, cache, key, tuned or {}, progress)
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        msg = f"cannot write to {output_dir}: {err.strerror}"
+        raise UserInputError(msg) from err
+    linker.link(
+        output_dir,
+        prepared.objects,
+        prepared.c_source,
+        prepared.weights,
+        symbol_prefix,
+        network_meta,
+    )
+    facts = prepared.facts
+    return CompiledNetwork(
+        library=output_dir / "libsubnet.so",
+        executable=output_dir / "subnet" if network_meta is not None else None,
+        input_shape=tuple(facts["input_shape"]),
+        output_shape=tuple(facts["output_shape"]),
+        steps=facts["steps"],
+        arena_bytes=facts["arena_bytes"],
+        weights_bytes=len(prepared.weights),
+        object_cache_hits=len(prepared.objects) - prepared.misses,
+        object_cache_misses=prepared.misses,
+    )
+
+
+def _prepare(
+    onnx_path: Path,
+    target: TargetSpec,
+    cache: Cache,
+    key: str,
+    tuned: dict[str, dict[str, int]],
+    progress: Progress | None,
+) -> _Prepared:
+    """Import, rewrite, lower and generate code: everything before the link."""
+    from ofa_compile.compiler.emit_c import emit_network
+    from ofa_compile.compiler.import_onnx import import_onnx
+    from ofa_compile.compiler.kernel_registry import VectorMachine
+    from ofa_compile.compiler.lower import lower
+    from ofa_compile.compiler.objects import compile_objects, symbol_of
+    from ofa_compile.compiler.pipeline import run_passes
+
+    graph = import_onnx(onnx_path)
+    run_passes(graph)
+    machine = VectorMachine.of(target)
+    plan = lower(graph, machine, lambda workload: tuned.get(workload.key))
+    objects = compile_objects(plan, target, machine, cache, progress)
+    symbols = {number: symbol_of(step, target) for number, step in enumerate(plan.steps)}
+    source = emit_network(plan, symbols, f"ofa-compile {target.name} {key[:12]}")
+    facts = {
+        "input_shape": plan.input_shape,
+        "output_shape": plan.output_shape,
+        "arena_bytes": source.arena_bytes,
+        "objects": [item.path.name for item in objects],
+        "steps": [
+            {
+                "workload": step.workload.to_dict(),
+                "key": step.workload.key,
+                "config": step.config,
+                "symbol": symbols[number],
+                "macs": step.workload.macs,
+            }
+            for number, step in enumerate(plan.steps)
+        ],
+    }
+    _store(cache, key, source.c_source, source.weights, facts)
+    misses = sum(not item.was_cached for item in objects)
+    return _Prepared(
+        source.c_source, source.weights, facts, [item.path for item in objects], misses
+    )
+
+
+def _store(cache: Cache, key: str, c_source: str, weights: bytes, facts: dict[str, Any]) -> None:
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        c_source=np.frombuffer(c_source.encode(), np.uint8),
+        weights=np.frombuffer(weights, np.uint8),
+        facts=np.frombuffer(json.dumps(facts).encode(), np.uint8),
+    )
+    cache.put("plans", key, buffer.getvalue())
+
+
+def _load(cache: Cache, key: str) -> _Prepared | None:
+    """Return a network prepared before, if it and all its objects are still in the cache."""
+    path = cache.get("plans", key)
+    if path is None:
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            c_source, weights, facts = (
+                stored[name].tobytes() for name in ("c_source", "weights", "facts")
+            )
+        parsed = json.loads(facts)
+    except (OSError, ValueError, KeyError, EOFError) as err:
+        logger.warning("ignoring a damaged cache entry (%s)", err)
+        return None
+    objects = [cache.get(NAMESPACE, name) for name in parsed["objects"]]
+    found = [path for path in objects if path is not None]
+    if len(found) != len(objects):
+        return None
+    return _Prepared(c_source.decode(), weights, parsed, found, 0)

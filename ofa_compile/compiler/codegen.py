@@ -1,0 +1,102 @@
+"""PrimFunc -> object file with a plain C symbol.
+
+TVM's default pipeline wraps each function in its packed calling convention, whose argument checks
+cost about a microsecond a call and need TVM's run time. We lower the body ourselves and hand it
+to LLVM as it is: a C function over raw pointers, with nothing to link against.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from ofa_compile.compiler.tvm_api import IRModule, PrimFunc, Target, s_tir, transform, tvm
+from ofa_compile.errors import BuildError
+
+
+def _lowering() -> Any:
+    return tvm.transform.Sequential(
+        [
+            transform.FlattenBuffer(),
+            transform.NarrowDataType(32),
+            transform.VectorizeLoop(True),
+            transform.UnrollLoop(),
+            transform.StmtSimplify(),
+            transform.RemoveNoOp(),
+            transform.LowerIntrin(),
+        ]
+    )
+
+
+def make_module(functions: dict[str, PrimFunc], target: Target) -> Any:
+    """Lower and compile PrimFuncs into one LLVM module; keys are the C symbols."""
+    prepared = {
+        symbol: function.with_attrs(
+            {"global_symbol": symbol, "tirx.noalias": True, "target": target}
+        )
+        for symbol, function in functions.items()
+    }
+    try:
+        with target:
+            lowered = _lowering()(IRModule(prepared))
+            return tvm.get_global_func("target.build.llvm")(lowered, target)
+    except Exception as err:
+        names = ", ".join(functions)
+        msg = f"LLVM code generation failed for {names}: {err}"
+        raise BuildError(msg, hint="this is a bug in a kernel; please report it") from err
+
+
+def compile_object(functions: dict[str, PrimFunc], tvm_target: dict[str, Any]) -> bytes:
+    """Compile PrimFuncs to one relocatable object.
+
+    Parameters
+    ----------
+    functions
+        C symbol -> PrimFunc whose parameters are pointers and int32 scalars.
+    tvm_target
+        The target in TVM's dictionary form.
+
+    Returns
+    -------
+    The bytes of an ELF relocatable object.
+
+    Raises
+    ------
+    BuildError
+        If lowering or LLVM fails.
+    """
+    module = make_module(functions, Target(tvm_target))
+    with tempfile.TemporaryDirectory(prefix="ofa-codegen-") as folder:
+        path = Path(folder) / "kernel.o"
+        module.write_to_file(str(path), "o")
+        return path.read_bytes()
+
+
+def flat_function(function: PrimFunc, tvm_target: dict[str, Any]) -> PrimFunc:
+    """Lower a PrimFunc of TVM's own making to the calling convention of our kernels.
+
+    Buffers become raw pointers, and the range of tiles is accepted and ignored: such a function
+    is one tile.
+    """
+    target = Target(tvm_target)
+    passes = [
+        s_tir.transform.CanonicalizeLoop(),
+        s_tir.transform.LowerInitBlock(),
+        s_tir.transform.PlanAndUpdateBufferAllocationLocation(),
+        s_tir.transform.ConvertBlocksToOpaque(),
+        s_tir.transform.CompactBufferAllocation(),
+        s_tir.transform.LowerMatchBuffer(),
+        s_tir.transform.LowerOpaqueBlock(),
+        transform.FlattenBuffer(),
+    ]
+    prepared = function.with_attrs({"global_symbol": "generic", "target": target})
+    try:
+        with target:
+            lowered = tvm.transform.Sequential(passes)(IRModule({"generic": prepared}))["generic"]
+    except Exception as err:
+        msg = f"TVM cannot lower one of its own operators: {err}"
+        raise BuildError(msg) from err
+    pointers = [lowered.buffer_map[parameter].data for parameter in lowered.params]
+    tile_range = [tvm.tirx.Var("begin", "int32"), tvm.tirx.Var("end", "int32")]
+    return PrimFunc([*pointers, *tile_range], lowered.body)

@@ -1,0 +1,136 @@
+"""Plan -> `network.c` and `weights.bin`: what the run time links against."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ofa_compile.compiler.plan import ALIGNMENT, Plan, Ref, Step, place_buffers
+
+# A claim of tiles costs two atomic operations (about 50 ns with a second core watching); this
+# many multiply-accumulates take a few microseconds on any core we target.
+_MACS_PER_CLAIM = 100_000
+# Moving one value costs about as much as this many multiply-accumulates.
+_MACS_PER_VALUE = 8
+
+_HEAD = """\
+/* Generated. Calls the kernels of one network in order. */
+#include "ofa_network.h"
+
+__asm__(
+    ".section .rodata,\\"a\\",%progbits\\n"
+    ".balign {alignment}\\n"
+    ".globl ofa_weights\\n"
+    ".hidden ofa_weights\\n"
+    "ofa_weights:\\n"
+    ".incbin \\"weights.bin\\"\\n"
+    ".previous\\n");
+extern const unsigned char ofa_weights[] __attribute__((visibility("hidden")));
+
+#define ARENA(offset) ((float *)(void *)(arena + (offset)))
+#define WEIGHTS(offset) ((const float *)(const void *)(ofa_weights + (offset)))
+
+"""
+
+_TAIL = """\
+static const ofa_step STEPS[] = {{
+{steps}
+}};
+
+const ofa_network OFA_NETWORK = {{
+    .version = "{version}",
+    .input_shape = {{{input_shape}}},
+    .output_shape = {{{output_shape}}},
+    .arena_bytes = {arena_bytes}u,
+    .output_offset = {output_offset}u,
+    .num_steps = {num_steps},
+    .steps = STEPS,
+}};
+"""
+
+
+@dataclass(frozen=True)
+class NetworkSource:
+    """Generated text and data of one network."""
+
+    c_source: str
+    weights: bytes
+    arena_bytes: int
+
+
+def emit_network(plan: Plan, symbols: Mapping[int, str], version: str) -> NetworkSource:
+    """Generate the C file and the weights blob.
+
+    Parameters
+    ----------
+    plan
+        The steps.
+    symbols
+        Step number -> C symbol of its kernel.
+    version
+        Text that the library reports about itself.
+    """
+    offsets, arena_bytes = place_buffers(plan)
+    constant_offsets, weights = _join_constants(plan)
+
+    def address(ref: Ref) -> str:
+        if ref.space == "input":
+            return "input"
+        if ref.space == "buffer":
+            return f"ARENA({offsets[ref.index]})"
+        return f"WEIGHTS({constant_offsets[ref.index]})"
+
+    declared = {}
+    functions, table = [], []
+    for number, step in enumerate(plan.steps):
+        symbol = symbols[number]
+        pointers = ["const float *"] * len(step.arguments) + ["float *"]
+        declared[symbol] = f"void {symbol}({', '.join(pointers)}, int32_t, int32_t);\n"
+        arguments = ", ".join(address(ref) for ref in (*step.arguments, step.output))
+        functions.append(_STEP.format(number=number, symbol=symbol, arguments=arguments))
+        table.append(f"    {{step_{number}, {step.num_tiles}, {grain(step)}}},")
+    text = _HEAD.format(alignment=ALIGNMENT)
+    text += "".join(declared[symbol] for symbol in sorted(declared)) + "\n"
+    text += "\n".join(functions) + "\n"
+    text += _TAIL.format(
+        steps="\n".join(table),
+        version=version,
+        input_shape=", ".join(map(str, plan.input_shape)),
+        output_shape=", ".join(map(str, plan.output_shape)),
+        arena_bytes=arena_bytes,
+        output_offset=offsets[plan.output.index],
+        num_steps=len(plan.steps),
+    )
+    return NetworkSource(text, weights, arena_bytes)
+
+
+_STEP = """\
+static void step_{number}(const float *input, unsigned char *arena, int32_t begin, int32_t end) {{
+    (void)input, (void)arena;
+    {symbol}({arguments}, begin, end);
+}}
+"""
+
+
+def grain(step: Step) -> int:
+    """Tiles one thread takes at a time: enough work to be worth a claim."""
+    work = max(step.workload.macs, _MACS_PER_VALUE * step.num_values)
+    per_tile = max(1, work // step.num_tiles)
+    return min(step.num_tiles, max(1, -(-_MACS_PER_CLAIM // per_tile)))
+
+
+def _join_constants(plan: Plan) -> tuple[list[int], bytes]:
+    """Lay constants one after the other, each aligned; equal ones share their place."""
+    places: dict[bytes, int] = {}
+    offsets, chunks, position = [], [], 0
+    for constant in plan.constants:
+        data = np.ascontiguousarray(constant, "<f4").tobytes()
+        if data not in places:
+            places[data] = position
+            padding = -len(data) % ALIGNMENT
+            chunks.append(data + b"\0" * padding)
+            position += len(data) + padding
+        offsets.append(places[data])
+    return offsets, b"".join(chunks) or b"\0" * ALIGNMENT

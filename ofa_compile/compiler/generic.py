@@ -1,0 +1,129 @@
+"""Operators without a kernel of ours: TVM's own legalisation, one step per PrimFunc.
+
+Correct for anything Relax can import, and slow: it exists so that a foreign network compiles.
+Maps are channels-first here, as ONNX has them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ofa_compile.compiler.graph import Node
+from ofa_compile.compiler.plan import Ref, Step
+from ofa_compile.compiler.tvm_api import IRModule, PrimFunc, Target, relax, script_of
+from ofa_compile.compiler.workload import Generic
+from ofa_compile.errors import UnsupportedOperatorError
+
+if TYPE_CHECKING:
+    from ofa_compile.compiler.lower import _Lowering
+
+GENERIC_FUNCTIONS: dict[str, PrimFunc] = {}
+"""Workload key -> the function behind it, for the code generator of the same process."""
+
+
+def lower_generic(lowering: _Lowering, node: Node) -> None:
+    """Append the steps that compute `node`.
+
+    Raises
+    ------
+    UnsupportedOperatorError
+        If Relax has no legalisation for the operator, or it works on other types than float32.
+    """
+    call = node.attrs.get("relax_call") or _rebuild(node)
+    if call is None:
+        msg = f"operator '{node.op}' is not supported"
+        raise UnsupportedOperatorError(msg)
+    module, parameters = _legalise(node, call)
+    refs: dict[Any, Any] = {
+        parameter: lowering.read(value, "nchw")
+        for parameter, value in zip(module["main"].params, parameters, strict=True)
+    }
+
+    def resolve(expression: Any) -> Ref:
+        if expression in refs:
+            return refs[expression]  # type: ignore[no-any-return]
+        return lowering.plan.new_constant(expression.value.numpy())
+
+    for block in module["main"].body.blocks:
+        for binding in block.bindings:
+            value = binding.value
+            if isinstance(value, relax.Var):
+                refs[binding.var] = refs[value]
+                continue
+            function = module[value.args[0]]
+            shape = [int(d) for d in binding.var.ty.shape.values]
+            _check_float32(node.op, function)
+            refs[binding.var] = _append(lowering, node.op, function, value, shape, resolve)
+    result = refs[module["main"].body.body]
+    lowering.put(node.output, result, "nchw")
+
+
+def _append(
+    lowering: _Lowering, op: str, function: PrimFunc, call: Any, shape: list[int], resolve: Any
+) -> Ref:
+    workload = Generic(op, script_of(function))
+    GENERIC_FUNCTIONS[workload.key] = function
+    size = 1
+    for extent in shape:
+        size *= extent
+    output = lowering.plan.new_buffer(size)
+    arguments = tuple(resolve(argument) for argument in call.args[1].fields)
+    lowering.plan.steps.append(Step(workload, {}, arguments, output, 1))
+    return output
+
+
+def _legalise(node: Node, call: Any) -> tuple[IRModule, list[Any]]:
+    """Wrap one Relax call in a function of its own and lower it to PrimFuncs."""
+    values = iter(node.inputs)
+    parameters, arguments, kept = [], [], []
+    for argument in call.args:
+        if isinstance(argument, relax.ShapeExpr) or not _is_tensor(argument):
+            arguments.append(argument)
+            continue
+        value = next(values)
+        if value.data is not None:
+            arguments.append(relax.const(value.data))
+            continue
+        parameter = relax.Var(f"x{len(parameters)}", relax.TensorType(value.shape, "float32"))
+        parameters.append(parameter)
+        arguments.append(parameter)
+        kept.append(value)
+    block = relax.BlockBuilder()
+    with block.function("main", parameters):
+        with block.dataflow():
+            result = block.emit(relax.Call(call.op, arguments, call.attrs, call.ty_args))
+            output = block.emit_output(result)
+        block.emit_func_output(output)
+    with Target("llvm"):
+        module = relax.transform.LegalizeOps()(block.get())
+    for binding in (b for part in module["main"].body.blocks for b in part.bindings):
+        is_tir = getattr(getattr(binding.value, "op", None), "name", "") == "relax.call_tir"
+        if not is_tir and not isinstance(binding.value, relax.Var):
+            msg = f"operator '{node.op}' has no lowering in TVM"
+            raise UnsupportedOperatorError(msg)
+    return module, kept
+
+
+def _is_tensor(argument: Any) -> bool:
+    return hasattr(argument, "ty") and isinstance(argument.ty, relax.TensorType)
+
+
+def _rebuild(node: Node) -> Any:
+    """Spell a node that a pass made (multiply, add) as a Relax call again."""
+    functions = {"multiply": relax.op.multiply, "add": relax.op.add}
+    if node.op not in functions:
+        return None
+    operands = [
+        relax.const(v.data)
+        if v.data is not None
+        else relax.Var("x", relax.TensorType(v.shape, "float32"))
+        for v in node.inputs
+    ]
+    return functions[node.op](*operands)
+
+
+def _check_float32(op: str, function: PrimFunc) -> None:
+    types = {str(buffer.dtype) for buffer in function.buffer_map.values()}
+    if types != {"float32"}:
+        msg = f"operator '{op}' works on {', '.join(sorted(types))}; only float32 is supported"
+        raise UnsupportedOperatorError(msg)

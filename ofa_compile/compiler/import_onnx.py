@@ -1,0 +1,159 @@
+"""ONNX file -> Relax module -> `Graph`."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from ofa_compile.compiler.graph import Graph, Node, Value
+from ofa_compile.compiler.tvm_api import FloatImm, IntImm, IRModule, from_onnx, relax
+from ofa_compile.errors import UnsupportedOperatorError, UserInputError
+
+logger = logging.getLogger(__name__)
+
+
+def import_onnx(path: Path) -> Graph:
+    """Read an ONNX model through TVM's Relax frontend.
+
+    Parameters
+    ----------
+    path
+        Model with one float32 input (N, C, H, W) and one output, all shapes static.
+
+    Raises
+    ------
+    UserInputError
+        If the file is missing or not an ONNX model.
+    UnsupportedOperatorError
+        If Relax cannot import an operator, or shapes are not static.
+    """
+    try:
+        model = onnx.load(path)
+        onnx.checker.check_model(model)
+    except (OSError, ValueError, onnx.checker.ValidationError) as err:
+        msg = f"{path}: not a readable ONNX model: {err}"
+        raise UserInputError(msg, hint="export it again with `ofa-compile export`") from err
+    except Exception as err:  # protobuf's DecodeError has no stable import path
+        if type(err).__name__ != "DecodeError":
+            raise
+        msg = f"{path}: not an ONNX model (its protobuf encoding is damaged)"
+        raise UserInputError(msg, hint="export it again with `ofa-compile export`") from err
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            module = from_onnx(model)
+    except Exception as err:
+        operators = ", ".join(sorted({node.op_type for node in model.graph.node}))
+        msg = f"{path}: TVM's ONNX frontend cannot import it: {err}; its operators: {operators}"
+        raise UnsupportedOperatorError(msg) from err
+    return read_relax(module)
+
+
+def read_relax(module: IRModule) -> Graph:
+    """Turn the `main` function of a Relax module into a `Graph`."""
+    main = module["main"]
+    if len(main.params) != 1:
+        msg = f"the network has {len(main.params)} inputs; exactly one is supported"
+        raise UnsupportedOperatorError(msg)
+    reader = _Reader()
+    reader.values[main.params[0]] = network_input = Value(_shape(main.params[0]))
+    for block in main.body.blocks:
+        for binding in block.bindings:
+            reader.read(binding.var, binding.value)
+    result = reader.value(main.body.body)
+    if isinstance(result, list):
+        if len(result) != 1:
+            msg = f"the network has {len(result)} outputs; exactly one is supported"
+            raise UnsupportedOperatorError(msg)
+        result = result[0]
+    return Graph(network_input, result, reader.nodes)
+
+
+def _shape(expression: Any) -> tuple[int, ...]:
+    """Return the static shape of a Relax expression."""
+    try:
+        return tuple(int(d) for d in expression.ty.shape.values)
+    except (AttributeError, TypeError) as err:
+        msg = f"'{expression}' has no static shape; export the network with fixed sizes"
+        raise UnsupportedOperatorError(msg) from err
+
+
+class _Reader:
+    """Walks bindings in order; `values` maps Relax variables to ours."""
+
+    def __init__(self) -> None:
+        self.values: dict[Any, Any] = {}
+        self.nodes: list[Node] = []
+
+    def value(self, expression: Any) -> Any:
+        if isinstance(expression, relax.Var):
+            return self.values[expression]
+        if hasattr(expression, "value") and hasattr(expression.value, "numpy"):
+            data = expression.value.numpy()
+            return Value(tuple(data.shape), np.asarray(data))
+        if hasattr(expression, "fields"):
+            return [self.value(item) for item in expression.fields]
+        msg = f"Relax expression {type(expression).__name__} is not supported"
+        raise UnsupportedOperatorError(msg)
+
+    def read(self, variable: Any, expression: Any) -> None:
+        if isinstance(expression, relax.TupleGetItem):
+            self.values[variable] = self.value(expression.tuple_value)[expression.index]
+        elif isinstance(expression, relax.Call) and hasattr(expression.op, "name"):
+            self.values[variable] = self._call(variable, expression)
+        else:
+            self.values[variable] = self.value(expression)
+
+    def _call(self, variable: Any, call: Any) -> Any:
+        name = call.op.name.removeprefix("relax.").removeprefix("nn.")
+        inputs: list[Value] = []
+        attrs: dict[str, Any] = {"relax_call": call}
+        for argument in call.args:
+            if isinstance(argument, relax.ShapeExpr):
+                attrs["shape"] = tuple(int(d) for d in argument.values)
+            elif isinstance(argument, IntImm | FloatImm):
+                attrs.setdefault("scalars", []).append(float(argument.value))
+            else:
+                inputs.append(self.value(argument))
+        attrs.update(_attributes(call))
+        if name == "batch_norm":
+            output = Value(inputs[0].shape)
+            self.nodes.append(Node(name, inputs, output, attrs))
+            return [output]
+        output = Value(_shape(variable))
+        self.nodes.append(Node(name, inputs, output, attrs))
+        return output
+
+
+# The fields of Relax's attribute objects that our passes read.
+_ATTRIBUTES = (
+    "strides",
+    "padding",
+    "dilation",
+    "groups",
+    "axis",
+    "axes",
+    "keepdims",
+    "pool_size",
+    "ceil_mode",
+    "count_include_pad",
+    "output_size",
+    "epsilon",
+)
+
+
+def _attributes(call: Any) -> dict[str, Any]:
+    """Read a call's attributes into plain Python values."""
+    found: dict[str, Any] = {}
+    for name in _ATTRIBUTES:
+        value = getattr(call.attrs, name, None)
+        if value is None:
+            continue
+        plain = isinstance(value, bool | int | float)
+        found[name] = value if plain else tuple(int(item) for item in value)
+    return found

@@ -1,0 +1,90 @@
+"""Which hand-written kernel serves which workload on which machine.
+
+Modules of `kernels/` register themselves here; this file names none of them. A kernel is a
+*generator*: Python loops unroll, `builder.serial` loops stay loops, so the TIR that comes out is
+already scheduled and needs only lowering.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ofa_compile.compiler.workload import Workload
+    from ofa_compile.hardware.target_spec import TargetSpec
+
+Config = Mapping[str, int]
+"""Named tile sizes of one alternative; every value is an integer."""
+
+
+@dataclass(frozen=True)
+class VectorMachine:
+    """What a kernel needs to know of a core."""
+
+    lanes: int
+    """float32 values in one vector register."""
+    registers: int
+    """Vector registers the compiler may use."""
+    has_lane_multiply: bool
+    """Whether a multiply-add can take one lane of a vector as its scalar (NEON)."""
+
+    @classmethod
+    def of(cls, target: TargetSpec) -> VectorMachine:
+        """Read the machine off a hardware target."""
+        return cls(
+            lanes=max(1, target.core.vector_bits // 32),
+            registers=target.core.vector_registers,
+            has_lane_multiply=target.arch in ("aarch64", "armv7"),
+        )
+
+
+class Kernel(Protocol):
+    """One hand-written implementation of a kind of workload.
+
+    The PrimFunc of `build` takes one float32 pointer for each input, packed constant and output,
+    in that order, then the half-open range of tiles (`begin`, `end`: int32) that this call
+    computes. Tiles are independent, so threads split the range.
+    """
+
+    kind: str
+
+    def configs(self, workload: Any, machine: VectorMachine) -> Sequence[Config]:
+        """Alternatives worth measuring, the default first; empty when it does not apply."""
+
+    def num_tiles(self, workload: Any, config: Config, machine: VectorMachine) -> int:
+        """Independent pieces of work."""
+
+    def pack(
+        self,
+        workload: Any,
+        config: Config,
+        machine: VectorMachine,
+        constants: Mapping[str, NDArray[np.float32]],
+    ) -> list[NDArray[np.float32]]:
+        """Arrange weights (and bias) as the kernel reads them."""
+
+    def build(self, workload: Any, config: Config, machine: VectorMachine) -> Any:
+        """Generate the PrimFunc."""
+
+
+_KERNELS: dict[str, Kernel] = {}
+
+K = TypeVar("K", bound=type)
+
+
+def register(kernel: K) -> K:
+    """Class decorator: make an instance of `kernel` serve its kind of workload."""
+    _KERNELS[kernel.kind] = kernel()
+    return kernel
+
+
+def find_kernel(workload: Workload) -> Kernel | None:
+    """Return the kernel that serves `workload`, or None."""
+    import ofa_compile.kernels  # noqa: F401  (its modules register themselves)
+
+    return _KERNELS.get(workload.kind)

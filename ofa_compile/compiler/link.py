@@ -1,0 +1,167 @@
+"""Objects, `network.c` and the run time's C sources -> shared library and executable."""
+
+from __future__ import annotations
+
+import importlib.resources
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from ofa_compile.cache import Cache, digest
+from ofa_compile.errors import BuildError
+from ofa_compile.hardware.toolchain import Toolchain
+
+# Needed by both; the executable adds its own.
+_LIBRARY_SOURCES = ("ofa_pool.c", "ofa_run.c", "ofa_session.c")
+_EXECUTABLE_SOURCES = ("image.c", "options.c")
+# These read the generated network_meta.h.
+_META_SOURCES = ("main.c", "report.c")
+_FLAGS = ("-std=c11", "-O2", "-fPIC", "-fvisibility=hidden", "-ffunction-sections", "-pthread")
+_LINK_FLAGS = ("-pthread", "-Wl,--gc-sections", "-Wl,--build-id=none", "-Wl,-s")
+
+
+def runtime_folder() -> Path:
+    """Folder of the C sources, which ship as package data."""
+    return Path(str(importlib.resources.files("ofa_compile.runtime")))
+
+
+class Linker:
+    """Compiles C with one tool chain, through the cache, and links."""
+
+    def __init__(self, toolchain: Toolchain, cache: Cache) -> None:
+        self.toolchain = toolchain
+        self.cache = cache
+        self.sources = runtime_folder()
+        headers = sorted(self.sources.glob("*.h"))
+        self.identity = digest(
+            toolchain.version(),
+            *toolchain.command,
+            *_FLAGS,
+            *(header.read_bytes() for header in headers),
+        )
+
+    def link(
+        self,
+        output: Path,
+        objects: Sequence[Path],
+        network_c: str,
+        weights: bytes,
+        symbol_prefix: str,
+        network_meta: str | None,
+    ) -> None:
+        """Write `libsubnet.so`, and with `network_meta` the executable `subnet`, into `output`.
+
+        Parameters
+        ----------
+        output
+            Existing folder.
+        objects
+            Kernel objects.
+        network_c, weights
+            What `emit_network` made.
+        symbol_prefix
+            Start of every exported name.
+        network_meta
+            Text of the header with preprocessing and labels, or None for the library alone.
+
+        Raises
+        ------
+        BuildError
+            If the C compiler or linker fails; the message holds what it printed.
+        """
+        with tempfile.TemporaryDirectory(prefix="ofa-link-") as temporary:
+            folder = Path(temporary)
+            (folder / "weights.bin").write_bytes(weights)
+            (folder / "network.c").write_text(network_c, encoding="utf-8")
+            kernels = [self._copy(path, folder) for path in objects]
+            with ThreadPoolExecutor(2) as pool:
+                shared = [
+                    pool.submit(self._compile_cached, name, "", (), folder)
+                    for name in _LIBRARY_SOURCES
+                ]
+                define = (f"-DOFA_PREFIX={symbol_prefix}",)
+                shared.append(
+                    pool.submit(self._compile_cached, "subnet_abi.c", "", define, folder)
+                )
+                shared.append(pool.submit(self._compile_network, folder))
+                own = []
+                if network_meta is not None:
+                    own = [
+                        pool.submit(self._compile_cached, name, "", (), folder)
+                        for name in _EXECUTABLE_SOURCES
+                    ] + [
+                        pool.submit(self._compile_cached, name, network_meta, (), folder)
+                        for name in _META_SOURCES
+                    ]
+                common = [job.result() for job in shared] + kernels
+                links = [pool.submit(self._link_library, output, common, symbol_prefix, folder)]
+                if own:
+                    main = [job.result() for job in own]
+                    links.append(pool.submit(self._link_executable, output, main + common, folder))
+                for job in links:
+                    job.result()
+
+    @staticmethod
+    def _copy(path: Path, folder: Path) -> str:
+        # Under a name of its own, so that what the linker records does not depend on the cache.
+        name = f"kernel_{path.name[:16]}.o"
+        shutil.copyfile(path, folder / name)
+        return name
+
+    def _compile_network(self, folder: Path) -> str:
+        self._run(
+            [*self.toolchain.command, *_FLAGS, f"-I{self.sources}", "-c", "network.c"], folder
+        )
+        return "network.o"
+
+    def _compile_cached(
+        self, name: str, network_meta: str, defines: tuple[str, ...], folder: Path
+    ) -> str:
+        source = self.sources / name
+        text = source.read_bytes()
+        key = digest(self.identity, name, text, network_meta, *defines)
+        object_name = f"{source.stem}.o"
+        cached = self.cache.get("runtime", key)
+        if cached is not None:
+            shutil.copyfile(cached, folder / object_name)
+            return object_name
+        include = folder / f"include_{source.stem}"
+        include.mkdir()
+        if network_meta:
+            (include / "network_meta.h").write_text(network_meta, encoding="utf-8")
+        # Copied, so that no path of this machine can end up in the object.
+        (folder / name).write_bytes(text)
+        arguments = [*_FLAGS, *defines, f"-I{include.name}", f"-I{self.sources}", "-c", name]
+        self._run([*self.toolchain.command, *arguments, "-o", object_name], folder)
+        self.cache.put("runtime", key, (folder / object_name).read_bytes())
+        return object_name
+
+    def _link_library(
+        self, output: Path, objects: list[str], symbol_prefix: str, folder: Path
+    ) -> None:
+        script = folder / "exports.map"
+        script.write_text(f"{{ global: {symbol_prefix}*; local: *; }};\n", encoding="utf-8")
+        target = (output / "libsubnet.so").resolve()
+        flags = ["-shared", "-Wl,-soname,libsubnet.so", f"-Wl,--version-script={script.name}"]
+        command = [*self.toolchain.command, *flags, *_LINK_FLAGS, "-o", str(target)]
+        self._run([*command, *objects, "-lm"], folder)
+
+    def _link_executable(self, output: Path, objects: list[str], folder: Path) -> None:
+        target = (output / "subnet").resolve()
+        command = [*self.toolchain.static_command, *_LINK_FLAGS, "-o", str(target)]
+        self._run([*command, *objects, "-lm"], folder)
+
+    def _run(self, command: list[str], folder: Path) -> None:
+        try:
+            done = subprocess.run(
+                command, cwd=folder, capture_output=True, text=True, check=False, timeout=900
+            )
+        except (OSError, subprocess.TimeoutExpired) as err:
+            msg = f"{command[0]} could not be run: {err}"
+            raise BuildError(msg) from err
+        if done.returncode != 0:
+            msg = f"{self.toolchain.name} failed ({done.returncode}): {done.stderr.strip()[:2000]}"
+            raise BuildError(msg)

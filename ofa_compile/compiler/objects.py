@@ -1,0 +1,102 @@
+"""Objects of a plan's kernels, from the cache or from LLVM."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.resources
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ofa_compile.cache import Cache, digest
+from ofa_compile.compiler.plan import Plan, Step
+from ofa_compile.compiler.workload import Generic
+
+if TYPE_CHECKING:
+    from ofa_compile.compiler.kernel_registry import VectorMachine
+    from ofa_compile.hardware.target_spec import TargetSpec
+
+NAMESPACE = "objects"
+
+
+@dataclass(frozen=True)
+class KernelObject:
+    """One compiled workload."""
+
+    symbol: str
+    path: Path
+    was_cached: bool
+
+
+@functools.cache
+def code_fingerprint() -> str:
+    """Hash of everything that decides what code a workload becomes: our sources and TVM's version.
+
+    Read without importing TVM, so that a build from the cache stays quick.
+    """
+    from importlib.metadata import version
+
+    state = hashlib.sha256(version("apache-tvm").encode())
+    for package in ("ofa_compile.kernels", "ofa_compile.compiler", "ofa_compile.compiler.passes"):
+        folder = importlib.resources.files(package)
+        files = [entry for entry in folder.iterdir() if entry.name.endswith(".py")]
+        for entry in sorted(files, key=lambda item: item.name):
+            state.update(entry.name.encode() + entry.read_bytes())
+    return state.hexdigest()
+
+
+def object_key(step: Step, target: TargetSpec) -> str:
+    """Identity of a step's object: workload, configuration, target and code."""
+    return digest(
+        step.workload.key,
+        json.dumps(step.config, sort_keys=True),
+        json.dumps(target.tvm_target, sort_keys=True),
+        f"{target.core.vector_bits} {target.core.vector_registers}",
+        code_fingerprint(),
+    )
+
+
+def symbol_of(step: Step, target: TargetSpec) -> str:
+    """C symbol of a step's kernel."""
+    return f"ofa_{step.workload.kind}_{object_key(step, target)[:16]}"
+
+
+def compile_objects(
+    plan: Plan, target: TargetSpec, machine: VectorMachine, cache: Cache, progress: Any = None
+) -> list[KernelObject]:
+    """Return one object per distinct kernel of the plan, compiling those not in the cache.
+
+    Raises
+    ------
+    BuildError
+        If code generation fails.
+    """
+    done: dict[str, KernelObject] = {}
+    distinct = {object_key(step, target): step for step in plan.steps}
+    for number, (key, step) in enumerate(distinct.items()):
+        path = cache.get(NAMESPACE, key)
+        was_cached = path is not None
+        if path is None:
+            path = cache.put(NAMESPACE, key, _compile(step, target, machine))
+        done[key] = KernelObject(symbol_of(step, target), path, was_cached)
+        if progress is not None:
+            progress("kernels", number + 1, len(distinct))
+    return list(done.values())
+
+
+def _compile(step: Step, target: TargetSpec, machine: VectorMachine) -> bytes:
+    from ofa_compile.compiler.codegen import compile_object, flat_function
+
+    if isinstance(step.workload, Generic):
+        from ofa_compile.compiler.generic import GENERIC_FUNCTIONS
+
+        function = flat_function(GENERIC_FUNCTIONS[step.workload.key], target.tvm_target)
+    else:
+        from ofa_compile.compiler.kernel_registry import find_kernel
+
+        kernel = find_kernel(step.workload)
+        assert kernel is not None
+        function = kernel.build(step.workload, step.config, machine)
+    return compile_object({symbol_of(step, target): function}, target.tvm_target)

@@ -1,0 +1,101 @@
+"""What the generated network executes: steps over buffers of one arena. Free of TVM."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ofa_compile.compiler.workload import Workload
+
+ALIGNMENT = 64
+
+
+@dataclass(frozen=True)
+class Ref:
+    """Where an argument lives: the network's input, a buffer of the arena, or a constant."""
+
+    space: Literal["input", "buffer", "constant"]
+    index: int = 0
+
+
+@dataclass(frozen=True)
+class Step:
+    """One kernel call: inputs and packed constants, then the output buffer of `num_values`."""
+
+    workload: Workload
+    config: dict[str, int]
+    arguments: tuple[Ref, ...]
+    output: Ref
+    num_tiles: int
+    num_values: int = 0
+
+
+@dataclass
+class Plan:
+    """Straight-line program of one network for one kind of core."""
+
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    output: Ref = field(default_factory=lambda: Ref("buffer"))
+    steps: list[Step] = field(default_factory=list)
+    buffer_bytes: list[int] = field(default_factory=list)
+    constants: list[NDArray[np.float32]] = field(default_factory=list)
+
+    def new_buffer(self, num_values: int) -> Ref:
+        """Reserve a float32 buffer."""
+        self.buffer_bytes.append(round_up(num_values * 4))
+        return Ref("buffer", len(self.buffer_bytes) - 1)
+
+    def new_constant(self, data: Any) -> Ref:
+        """Keep a constant, flattened to float32."""
+        self.constants.append(np.ascontiguousarray(data, np.float32).ravel())
+        return Ref("constant", len(self.constants) - 1)
+
+
+def round_up(num_bytes: int) -> int:
+    """Round up to the arena's alignment."""
+    return -(-num_bytes // ALIGNMENT) * ALIGNMENT
+
+
+def place_buffers(plan: Plan) -> tuple[list[int], int]:
+    """Give every buffer an offset so that buffers alive together do not overlap.
+
+    Greedy by size, largest first, each at the lowest free offset (Pisarchyk and Lee, "Efficient
+    memory management for deep neural net inference", 2020, section 5.2).
+
+    Returns
+    -------
+    Offsets in bytes by buffer index, and the size of the arena in bytes.
+    """
+    first, last = _lifetimes(plan)
+    offsets: dict[int, int] = {}
+    order = sorted(first, key=lambda index: (-plan.buffer_bytes[index], index))
+    for index in order:
+        rivals = sorted(
+            (offsets[other], plan.buffer_bytes[other])
+            for other in offsets
+            if first[index] <= last[other] and first[other] <= last[index]
+        )
+        position = 0
+        for start, size in rivals:
+            if start - position >= plan.buffer_bytes[index]:
+                break
+            position = max(position, start + size)
+        offsets[index] = position
+    arena = max((offsets[i] + plan.buffer_bytes[i] for i in offsets), default=0)
+    return [offsets.get(i, 0) for i in range(len(plan.buffer_bytes))], arena
+
+
+def _lifetimes(plan: Plan) -> tuple[dict[int, int], dict[int, int]]:
+    first: dict[int, int] = {}
+    last: dict[int, int] = {}
+    for number, step in enumerate(plan.steps):
+        first.setdefault(step.output.index, number)
+        for ref in (*step.arguments, step.output):
+            if ref.space == "buffer":
+                last[ref.index] = number
+    last[plan.output.index] = len(plan.steps)
+    return first, last

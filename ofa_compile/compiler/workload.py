@@ -1,0 +1,201 @@
+"""Workloads: the fused operations that kernels implement.
+
+A workload is pure data (no TVM, no weights): equal workloads share one compiled object, one
+tuning record and one place in the cache. Feature maps are channels-last unless a field says else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+Activation = Literal["none", "relu", "relu6", "hswish", "hsigmoid"]
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Base of all workloads; `kind` names the operation."""
+
+    kind: ClassVar[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields and the kind as a JSON-able dictionary."""
+        return {"kind": self.kind, **dataclasses.asdict(self)}
+
+    @property
+    def key(self) -> str:
+        """Stable identity: the first 16 hex digits of the SHA-256 of the canonical JSON."""
+        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one run (zero for data movement)."""
+        return 0
+
+
+@dataclass(frozen=True)
+class Pointwise(Workload):
+    """`y[m, n] = activation(bias[n] + sum_k x[m, k] w[k, n] (+ residual[m, n]))`.
+
+    Serves 1x1 convolutions over channels-last maps (rows = batch x height x width) and dense
+    layers (rows = batch). With `has_dynamic_weights` the packed weights are an input, not a
+    constant: squeeze-excite scales them at run time.
+    """
+
+    kind: ClassVar[str] = "pointwise"
+    rows: int
+    in_channels: int
+    out_channels: int
+    activation: Activation = "none"
+    has_residual: bool = False
+    has_dynamic_weights: bool = False
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one run."""
+        return self.rows * self.in_channels * self.out_channels
+
+
+@dataclass(frozen=True)
+class _Windowed(Workload):
+    """Fields shared by operations that slide a window over a map."""
+
+    batch: int
+    height: int
+    width: int
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int, int, int]  # top, left, bottom, right
+
+    @property
+    def out_height(self) -> int:
+        """Rows of the output map."""
+        span = self.height + self.padding[0] + self.padding[2] - self.kernel[0]
+        return span // self.stride[0] + 1
+
+    @property
+    def out_width(self) -> int:
+        """Columns of the output map."""
+        span = self.width + self.padding[1] + self.padding[3] - self.kernel[1]
+        return span // self.stride[1] + 1
+
+
+@dataclass(frozen=True)
+class Depthwise(_Windowed):
+    """Depthwise convolution with zero padding, bias and activation."""
+
+    kind: ClassVar[str] = "depthwise"
+    channels: int
+    activation: Activation = "none"
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one run, padding included."""
+        outputs = self.batch * self.out_height * self.out_width * self.channels
+        return outputs * self.kernel[0] * self.kernel[1]
+
+
+@dataclass(frozen=True)
+class Convolution(_Windowed):
+    """Dense convolution with zero padding, bias, residual and activation.
+
+    `input_layout` is "nchw" for the network's own input, so that no layout change is needed.
+    """
+
+    kind: ClassVar[str] = "convolution"
+    in_channels: int
+    out_channels: int
+    activation: Activation = "none"
+    has_residual: bool = False
+    input_layout: Literal["nhwc", "nchw"] = "nhwc"
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one run, padding included."""
+        outputs = self.batch * self.out_height * self.out_width * self.out_channels
+        return outputs * self.kernel[0] * self.kernel[1] * self.in_channels
+
+
+@dataclass(frozen=True)
+class Pool(_Windowed):
+    """Window maximum or average; `count_padding` is ONNX's count_include_pad."""
+
+    kind: ClassVar[str] = "pool"
+    channels: int
+    reduction: Literal["max", "mean"] = "max"
+    count_padding: bool = False
+
+
+@dataclass(frozen=True)
+class GlobalPool(Workload):
+    """Mean over all positions of a map: (batch, positions, channels) -> (batch, channels)."""
+
+    kind: ClassVar[str] = "global_pool"
+    batch: int
+    positions: int
+    channels: int
+
+
+@dataclass(frozen=True)
+class ScaleChannels(Workload):
+    """`y[b, p, c] = x[b, p, c] * scale[b, c]`: squeeze-excite applied to the map."""
+
+    kind: ClassVar[str] = "scale_channels"
+    batch: int
+    positions: int
+    channels: int
+
+
+@dataclass(frozen=True)
+class ScaleWeights(Workload):
+    """Squeeze-excite applied to the packed weights of the pointwise convolution that follows.
+
+    Cheaper than scaling the map when it has more positions than the convolution has outputs.
+    `block_widths` is the packing of `Pointwise`: one (in_channels, width) panel per block.
+    """
+
+    kind: ClassVar[str] = "scale_weights"
+    in_channels: int
+    block_widths: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Add(Workload):
+    """Elementwise sum of two tensors of equal layout, then an activation."""
+
+    kind: ClassVar[str] = "add"
+    size: int
+    activation: Activation = "none"
+
+
+@dataclass(frozen=True)
+class Activate(Workload):
+    """An activation that no kernel could absorb."""
+
+    kind: ClassVar[str] = "activate"
+    size: int
+    activation: Activation
+
+
+@dataclass(frozen=True)
+class ChangeLayout(Workload):
+    """Transpose of a map between channels-first and channels-last."""
+
+    kind: ClassVar[str] = "change_layout"
+    batch: int
+    channels: int
+    positions: int
+    destination: Literal["nhwc", "nchw"]
+
+
+@dataclass(frozen=True)
+class Generic(Workload):
+    """An operator without a kernel of ours, as TVM legalises it; `tir` is its text."""
+
+    kind: ClassVar[str] = "generic"
+    operator: str
+    tir: str

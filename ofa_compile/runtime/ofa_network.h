@@ -1,0 +1,47 @@
+/* A compiled subnet as data, and the functions that run it. */
+#ifndef OFA_NETWORK_H
+#define OFA_NETWORK_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* Computes the tiles [begin, end) of one kernel call. */
+typedef void (*ofa_step_function)(const float *input, unsigned char *arena, int32_t begin,
+                                  int32_t end);
+
+typedef struct ofa_step {
+    ofa_step_function run;
+    int32_t num_tiles;
+    int32_t grain; /* tiles that a thread takes at a time; all of them when more do not pay */
+} ofa_step;
+
+typedef struct ofa_network {
+    const char *version;     /* what was compiled, by which version */
+    int64_t input_shape[4];  /* N, C, H, W */
+    int64_t output_shape[2]; /* N, classes */
+    size_t arena_bytes;      /* scratch memory of one run */
+    size_t output_offset;    /* where in the arena the last step leaves the logits */
+    int32_t num_steps;
+    const ofa_step *steps;
+} ofa_network;
+
+typedef struct ofa_pool ofa_pool;
+
+/* Threads include the caller: a pool of one starts none. NULL when threads cannot be started. */
+ofa_pool *ofa_pool_create(int threads);
+void ofa_pool_destroy(ofa_pool *pool);
+int ofa_pool_threads(const ofa_pool *pool);
+
+/* Run one step on all threads of the pool and wait for it. */
+void ofa_pool_run(ofa_pool *pool, const ofa_step *step, const float *input,
+                  unsigned char *arena);
+/* Let the workers sleep until the next step instead of waiting for it actively. */
+void ofa_pool_rest(ofa_pool *pool);
+
+/* Input and arena are aligned to 64 bytes; one run at a time per arena and per pool. */
+void ofa_network_run(const ofa_network *network, const float *input, float *output,
+                     unsigned char *arena, ofa_pool *pool);
+
+extern const ofa_network OFA_NETWORK;
+
+#endif

@@ -1,0 +1,151 @@
+#define _POSIX_C_SOURCE 200809L
+
+#include "ofa_session.h"
+
+#include <pthread.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "ofa_network.h"
+
+/* Kernels use aligned vector loads of up to one cache line. */
+#define ALIGNMENT 64u
+
+static struct {
+    pthread_mutex_t lock;
+    unsigned char *memory; /* arena, then a copy of the input, then the output */
+    ofa_pool *pool;
+    pid_t pool_owner; /* a forked child has our pool's memory but none of its threads */
+    int threads;
+} session = {.lock = PTHREAD_MUTEX_INITIALIZER, .threads = 1};
+
+static size_t round_up(size_t bytes) { return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT; }
+
+static size_t input_bytes(void) {
+    const int64_t *s = OFA_NETWORK.input_shape;
+    return (size_t)(s[0] * s[1] * s[2] * s[3]) * sizeof(float);
+}
+
+static size_t output_bytes(void) {
+    const int64_t *s = OFA_NETWORK.output_shape;
+    return (size_t)(s[0] * s[1]) * sizeof(float);
+}
+
+static int check_buffers(const void *input, const void *output) {
+    if (input == NULL || output == NULL) return OFA_NULL_POINTER;
+    if ((uintptr_t)input % sizeof(float) != 0 || (uintptr_t)output % sizeof(float) != 0)
+        return OFA_MISALIGNED;
+    return OFA_OK;
+}
+
+static void drop_pool(void) {
+    if (session.pool != NULL && session.pool_owner == getpid()) ofa_pool_destroy(session.pool);
+    session.pool = NULL;
+}
+
+/* Allocate memory and start threads where that has not happened yet. */
+static int prepare(void) {
+    if (session.memory == NULL) {
+        size_t bytes =
+            round_up(OFA_NETWORK.arena_bytes) + round_up(input_bytes()) + round_up(output_bytes());
+        void *memory = NULL;
+        if (posix_memalign(&memory, ALIGNMENT, bytes) != 0) return OFA_OUT_OF_MEMORY;
+        session.memory = memory;
+    }
+    if (session.pool != NULL && session.pool_owner != getpid()) session.pool = NULL;
+    if (session.pool == NULL) {
+        session.pool = ofa_pool_create(session.threads);
+        if (session.pool == NULL) return OFA_NO_THREADS;
+        session.pool_owner = getpid();
+    }
+    return OFA_OK;
+}
+
+static double now_ms(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec * 1e-6;
+}
+
+/* Run `warmup + repeats` times; write the last output, and the times when asked for. */
+static int run_locked(const float *input, float *output, int warmup, int repeats,
+                      double *milliseconds) {
+    int code = prepare();
+    if (code != OFA_OK) return code;
+    unsigned char *copy = session.memory + round_up(OFA_NETWORK.arena_bytes);
+    /* The output is always written to our own memory: it may overlap the input. */
+    unsigned char *result = copy + round_up(input_bytes());
+    const float *source = input;
+    if ((uintptr_t)input % ALIGNMENT != 0) {
+        memcpy(copy, input, input_bytes());
+        source = (const float *)(const void *)copy;
+    }
+    for (int i = -warmup; i < repeats; ++i) {
+        double start = milliseconds != NULL ? now_ms() : 0;
+        ofa_network_run(&OFA_NETWORK, source, (float *)(void *)result, session.memory,
+                        session.pool);
+        if (milliseconds != NULL && i >= 0) milliseconds[i] = now_ms() - start;
+    }
+    memcpy(output, result, output_bytes());
+    return OFA_OK;
+}
+
+int ofa_session_run(const float *input, float *output) {
+    int code = check_buffers(input, output);
+    if (code != OFA_OK) return code;
+    pthread_mutex_lock(&session.lock);
+    code = run_locked(input, output, 0, 1, NULL);
+    pthread_mutex_unlock(&session.lock);
+    return code;
+}
+
+int ofa_session_time(const float *input, float *output, int warmup, int repeats,
+                     double *milliseconds) {
+    int code = check_buffers(input, output);
+    if (code != OFA_OK) return code;
+    if (milliseconds == NULL) return OFA_NULL_POINTER;
+    if (warmup < 0 || repeats < 1) return OFA_BAD_ARGUMENT;
+    pthread_mutex_lock(&session.lock);
+    code = run_locked(input, output, warmup, repeats, milliseconds);
+    pthread_mutex_unlock(&session.lock);
+    return code;
+}
+
+int ofa_session_set_threads(int threads) {
+    if (threads < 1 || threads > OFA_MAX_THREADS) return OFA_BAD_ARGUMENT;
+    pthread_mutex_lock(&session.lock);
+    int previous = session.threads;
+    int code = OFA_OK;
+    if (threads != previous) {
+        drop_pool();
+        session.threads = threads;
+        code = prepare();
+        if (code != OFA_OK) session.threads = previous;
+    }
+    pthread_mutex_unlock(&session.lock);
+    return code;
+}
+
+const char *ofa_session_error(int code) {
+    switch (code) {
+    case OFA_OK: return "success";
+    case OFA_NULL_POINTER: return "a pointer is NULL";
+    case OFA_MISALIGNED: return "a pointer is not aligned to 4 bytes";
+    case OFA_OUT_OF_MEMORY: return "out of memory";
+    case OFA_BAD_ARGUMENT: return "an argument is out of range";
+    case OFA_NO_THREADS: return "threads cannot be started";
+    default: return "unknown error";
+    }
+}
+
+/* dlclose unmaps the code that idle pool threads wait in: stop them first. */
+__attribute__((destructor)) static void close_session(void) {
+    if (pthread_mutex_trylock(&session.lock) != 0) return;
+    drop_pool();
+    free(session.memory);
+    session.memory = NULL;
+    pthread_mutex_unlock(&session.lock);
+}
