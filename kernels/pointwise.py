@@ -27,6 +27,9 @@ from ofa_compile.kernels import emit
 # One row gives no reuse of weights: it is bound by reading them, so only enough independent
 # accumulators to hide the multiply-add latency (4 cycles x 2 units) are wanted.
 VECTORS_FOR_ONE_ROW = 8
+# Each row is a stream of its own to the prefetchers and the TLB; measured: beyond a dozen or so
+# the inner loop slows down, whatever the registers allow.
+MAX_ROWS = 14
 # Inner-loop steps taken at once where a lane of a vector can be the multiplier (NEON).
 LANE_STEP = 4
 
@@ -63,7 +66,7 @@ def _block(workload: Pointwise, first: int, count: int, width: int, max_rows: in
 
 def rows_that_fit(pieces: int, machine: VectorMachine) -> int:
     """Most rows whose accumulators fit beside one weight vector each and the multiplier."""
-    return max(1, (machine.registers - pieces - 1) // pieces)
+    return max(1, min(MAX_ROWS, (machine.registers - pieces - 1) // pieces))
 
 
 def plan_blocks(workload: Pointwise, config, machine: VectorMachine) -> list[Block]:
@@ -87,17 +90,18 @@ def block_widths(workload: Pointwise, config, machine: VectorMachine) -> tuple[i
 
 
 def _cost(workload: Pointwise, config, machine: VectorMachine) -> float:
-    """Issue slots per input channel: arithmetic or loads, whichever bounds the inner loop."""
+    """Issue slots per input channel: multiply-adds or loads, whichever bounds the inner loop."""
     total = 0.0
     for block in plan_blocks(workload, config, machine):
         pieces = len(block.pieces)
         arithmetic = sum(max(0.5, lanes / machine.lanes) for _, lanes in block.pieces)
-        per_lane = LANE_STEP if machine.has_lane_multiply else 2
+        rows_per_load = LANE_STEP if machine.has_lane_multiply else 1
         for rows, count in ((block.rows, block.row_tiles - 1), (block.last_rows, 1)):
-            loads = rows / per_lane + pieces / 2
+            loads = rows / rows_per_load + pieces
             # Short chains of dependent multiply-adds leave issue slots empty.
-            latency = max(1.0, 6.0 / (rows * pieces))
-            total += block.count * count * (rows * arithmetic * latency + 0.25 * loads)
+            latency = max(1.0, 8.0 / (rows * pieces))
+            slots = max(rows * arithmetic * latency, loads) + 0.1 * loads
+            total += block.count * count * slots
     return total
 
 

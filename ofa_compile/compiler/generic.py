@@ -6,6 +6,8 @@ Maps are channels-first here, as ONNX has them.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ofa_compile.compiler.graph import Node
@@ -29,7 +31,14 @@ def lower_generic(lowering: _Lowering, node: Node) -> None:
     UnsupportedOperatorError
         If Relax has no legalisation for the operator, or it works on other types than float32.
     """
-    call = node.attrs.get("relax_call") or _rebuild(node)
+    if "function" in node.attrs:
+        arguments = [lowering.read(value, "nchw") for value in node.inputs]
+        result = _append(lowering, node.op, node.attrs["function"], arguments, node.output.shape)
+        lowering.put(node.output, result, "nchw")
+        return
+    call = node.attrs.get("relax_call")
+    if call is None:
+        call = _rebuild(node)
     if call is None:
         msg = f"operator '{node.op}' is not supported"
         raise UnsupportedOperatorError(msg)
@@ -52,23 +61,21 @@ def lower_generic(lowering: _Lowering, node: Node) -> None:
                 continue
             function = module[value.args[0]]
             shape = [int(d) for d in binding.var.ty.shape.values]
-            _check_float32(node.op, function)
-            refs[binding.var] = _append(lowering, node.op, function, value, shape, resolve)
+            arguments = [resolve(argument) for argument in value.args[1].fields]
+            refs[binding.var] = _append(lowering, node.op, function, arguments, shape)
     result = refs[module["main"].body.body]
     lowering.put(node.output, result, "nchw")
 
 
 def _append(
-    lowering: _Lowering, op: str, function: PrimFunc, call: Any, shape: list[int], resolve: Any
+    lowering: _Lowering, op: str, function: PrimFunc, arguments: list[Ref], shape: Sequence[int]
 ) -> Ref:
+    _check_float32(op, function)
     workload = Generic(op, script_of(function))
     GENERIC_FUNCTIONS[workload.key] = function
-    size = 1
-    for extent in shape:
-        size *= extent
+    size = math.prod(shape)
     output = lowering.plan.new_buffer(size)
-    arguments = tuple(resolve(argument) for argument in call.args[1].fields)
-    lowering.plan.steps.append(Step(workload, {}, arguments, output, 1))
+    lowering.plan.steps.append(Step(workload, {}, tuple(arguments), output, 1, size))
     return output
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 
 from ofa_compile.compiler.graph import Graph, Node, Value
-from ofa_compile.compiler.tvm_api import FloatImm, IntImm, IRModule, from_onnx, relax
+from ofa_compile.compiler.tvm_api import FloatImm, IntImm, IRModule, from_onnx, relax, script_of
 from ofa_compile.errors import UnsupportedOperatorError, UserInputError
 
 logger = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ def read_relax(module: IRModule) -> Graph:
     if len(main.params) != 1:
         msg = f"the network has {len(main.params)} inputs; exactly one is supported"
         raise UnsupportedOperatorError(msg)
-    reader = _Reader()
+    reader = _Reader(module)
     reader.values[main.params[0]] = network_input = Value(_shape(main.params[0]))
     for block in main.body.blocks:
         for binding in block.bindings:
@@ -86,7 +86,8 @@ def _shape(expression: Any) -> tuple[int, ...]:
 class _Reader:
     """Walks bindings in order; `values` maps Relax variables to ours."""
 
-    def __init__(self) -> None:
+    def __init__(self, module: IRModule) -> None:
+        self.module = module
         self.values: dict[Any, Any] = {}
         self.nodes: list[Node] = []
 
@@ -111,6 +112,8 @@ class _Reader:
 
     def _call(self, variable: Any, call: Any) -> Any:
         name = call.op.name.removeprefix("relax.").removeprefix("nn.")
+        if name == "call_tir":
+            return self._call_tir(variable, call)
         inputs: list[Value] = []
         attrs: dict[str, Any] = {"relax_call": call}
         for argument in call.args:
@@ -124,11 +127,28 @@ class _Reader:
         if name == "batch_norm":
             output = Value(inputs[0].shape)
             self.nodes.append(Node(name, inputs, output, attrs))
-            return [output]
+            return [output, *inputs[3:5]]
         output = Value(_shape(variable))
         self.nodes.append(Node(name, inputs, output, attrs))
         return output
 
+
+    def _call_tir(self, variable: Any, call: Any) -> Value:
+        """Keep a function that the frontend wrote itself, and name those that passes know."""
+        function, arguments = call.args[0], call.args[1]
+        inputs = [self.value(argument) for argument in arguments.fields]
+        output = Value(_shape(variable))
+        attrs = {"function": self.module[function]}
+        name = function.name_hint.rstrip("0123456789_")
+        operation = _TE_FUNCTIONS.get(name)
+        known = operation is not None and operation in script_of(self.module[function])
+        self.nodes.append(Node(name if known else "call_tir", inputs, output, attrs))
+        return output
+
+
+# Functions that the frontend writes instead of calling an operator (Clip becomes these two), and
+# what must stand in their text.
+_TE_FUNCTIONS = {"maximum": "T.max(", "minimum": "T.min("}
 
 # The fields of Relax's attribute objects that our passes read.
 _ATTRIBUTES = (

@@ -16,6 +16,8 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "divide": np.divide,
     "sqrt": np.sqrt,
     "negative": np.negative,
+    "isnan": np.isnan,
+    "where": np.where,
 }
 
 

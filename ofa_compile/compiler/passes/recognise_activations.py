@@ -1,7 +1,7 @@
 """Name activations that frontends spell out.
 
 `clip(x + 3, 0, 6) / 6` and `clip(x / 6 + 1/2, 0, 1)` → `hsigmoid(x)`; `x * hsigmoid(x)` →
-`hswish(x)`; `clip(x, 0, 6)` → `relu6(x)`; `relu(x)` keeps its name.
+`hswish(x)`; `clip(x, 0, 6)` and `min(max(x, 0), 6)` → `relu6(x)`; `max(x, 0)` → `relu(x)`.
 """
 
 from __future__ import annotations
@@ -27,6 +27,11 @@ def _match(node: Node, producers: dict[int, Node]) -> tuple[str, Value] | None:
         return "relu", node.inputs[0]
     if node.op == "clip":
         return _match_clip(node, producers)
+    if node.op == "maximum":
+        source = _operand(node, "maximum", 0.0)
+        return None if source is None else ("relu", source)
+    if node.op == "minimum":
+        return _match_minimum(node, producers)
     if node.op in ("divide", "multiply"):
         return _match_scaled_clip(node, producers) or _match_hswish(node, producers)
     return None
@@ -46,6 +51,15 @@ def _match_clip(node: Node, producers: dict[int, Node]) -> tuple[str, Value] | N
     scaled = _operand(inner, "multiply", 1 / 6)
     scaled = scaled or _operand(inner, "divide", 6.0)
     return None if scaled is None else ("hsigmoid", scaled)
+
+
+def _match_minimum(node: Node, producers: dict[int, Node]) -> tuple[str, Value] | None:
+    """`min(relu(x), 6)`; the maximum has been named by the time its reader is looked at."""
+    source = _operand(node, "minimum", 6.0)
+    inner = None if source is None else producers.get(source.id)
+    if inner is None or inner.attrs.get("name") != "relu":
+        return None
+    return "relu6", inner.inputs[0]
 
 
 def _match_scaled_clip(node: Node, producers: dict[int, Node]) -> tuple[str, Value] | None:
@@ -77,7 +91,7 @@ def _operand(node: Node | None, op: str, constant: float) -> Value | None:
     first, second = node.inputs
     if _equals(second, constant):
         return first
-    if op in ("add", "multiply") and _equals(first, constant):
+    if op in ("add", "multiply", "maximum", "minimum") and _equals(first, constant):
         return second
     return None
 

@@ -1,0 +1,480 @@
+"""The main job, end to end: supernet → search → subnet → ONNX → binary → verified bundle."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import importlib.resources
+import io
+import json
+import logging
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ofa_compile.bundle.build import BundleContents, Reference, build_bundle
+from ofa_compile.bundle.executor import emulator_command
+from ofa_compile.bundle.manifest import Figure, FigureKind, describe_target
+from ofa_compile.bundle.preprocess import Preprocessing
+from ofa_compile.bundle.publish import resolve_output
+from ofa_compile.bundle.verify import noise_inputs, num_verification_inputs
+from ofa_compile.cache import Cache, digest
+from ofa_compile.errors import UserInputError
+from ofa_compile.hardware.target_spec import TargetSpec, load_target
+from ofa_compile.hardware.toolchain import find_linker
+from ofa_compile.options import CompileOptions, SupernetOptions
+from ofa_compile.progress import ProgressCallback, no_progress
+from ofa_compile.space import Architecture, SearchSpace, macs, num_parameters, search_space
+from ofa_compile.workflows import selection
+from ofa_compile.workflows.subnets import IMAGENET_MEAN, IMAGENET_STD, is_embedded
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ofa_compile.bundle.bundle import Bundle
+    from ofa_compile.supernet import Supernet
+
+logger = logging.getLogger(__name__)
+
+_SUBNETS = "subnets"
+
+
+def compile_bundle(options: CompileOptions, progress: ProgressCallback = no_progress) -> Bundle:
+    """Do what `ofa-compile compile` does.
+
+    A subnet calibrated before comes from the cache, with the reference outputs that PyTorch gave
+    then; neither torch nor TVM is imported in that case.
+
+    Raises
+    ------
+    OfaCompileError
+        By kind: input (2), missing tool (3), device (4), compilation (5), wrong numbers (6),
+        limits that cannot be met (7). No bundle is written, and an older one stays.
+    """
+    target = load_target(options.target)
+    # Whatever can fail at once does, before minutes are spent.
+    resolve_output(options.output)
+    find_linker(target)
+    if options.verify:
+        emulator_command(describe_target(target))
+    space = _space_of(options)
+    progress("choosing an architecture")
+    architecture, figures = _choose(options, space, target, progress)
+    cache = Cache()
+    progress("preparing the subnet")
+    subnet = _prepared_subnet(options, architecture, target, cache)
+    progress("compiling")
+    contents = BundleContents(
+        preprocessing=Preprocessing(
+            height=architecture.resolution,
+            width=architecture.resolution,
+            mean=subnet.mean,
+            std=subnet.std,
+        ),
+        labels=subnet.labels,
+        architecture=architecture,
+        supernet={
+            "name": Path(options.supernet).name,
+            "weights_hash": subnet.weights_hash,
+            "calibration": subnet.calibration,
+        },
+        network={
+            "macs": macs(architecture, num_classes=subnet.num_classes),
+            "parameters": num_parameters(architecture, num_classes=subnet.num_classes),
+        },
+        figures={**figures, **_measured_accuracy(options, architecture, progress)},
+    )
+    with tempfile.TemporaryDirectory(prefix="ofa-compile-") as folder:
+        onnx_path = Path(folder) / "subnet.onnx"
+        onnx_path.write_bytes(subnet.onnx)
+        return build_bundle(
+            onnx_path,
+            target,
+            options.output,
+            contents,
+            reference=subnet.reference if options.verify else None,
+            cache=cache,
+            progress=progress,
+        )
+
+
+def compile(  # noqa: A001 - the public name is promised
+    subnet: nn.Module | str | Path,
+    target: TargetSpec | str = "host",
+    output: str | Path = "ofa-bundle",
+    *,
+    resolution: int | None = None,
+    labels: tuple[str, ...] = (),
+    mean: tuple[float, float, float] = IMAGENET_MEAN,
+    std: tuple[float, float, float] = IMAGENET_STD,
+    verify: bool = True,
+    progress: ProgressCallback = no_progress,
+) -> Bundle:
+    """Compile a PyTorch module or an ONNX file; neither searches nor calibrates.
+
+    Parameters
+    ----------
+    subnet
+        Module in evaluation mode with input (1, 3, H, W), or path of an ONNX file.
+    target
+        Hardware target or its name.
+    output
+        Folder of the bundle; an older bundle there is replaced.
+    resolution
+        Side of the input in pixels; needed for a module.
+    labels, mean, std
+        Classes and normalisation to compile into the executable.
+    verify
+        Compare the binary with PyTorch (for a file: with ONNX's reference evaluator).
+
+    Raises
+    ------
+    OfaCompileError
+        As `compile_bundle`.
+    """
+    spec = load_target(target) if isinstance(target, str) else target
+    with tempfile.TemporaryDirectory(prefix="ofa-compile-") as folder:
+        if isinstance(subnet, str | Path):
+            onnx_path, run = Path(subnet), None
+        else:
+            if resolution is None:
+                msg = "compiling a module needs resolution=..., the side of its input in pixels"
+                raise UserInputError(msg)
+            from ofa_compile.export import export_onnx
+
+            onnx_path = Path(folder) / "subnet.onnx"
+            export_onnx(subnet, onnx_path, resolution=resolution)
+            run = subnet
+        shape = _input_shape(onnx_path)
+        reference = None
+        if verify:
+            count = num_verification_inputs(shape[2], is_emulated=not spec.is_native)
+            inputs = noise_inputs(shape, count)
+            logits = _onnx_logits(onnx_path, inputs) if run is None else _logits(run, inputs)
+            reference = Reference(inputs=inputs, logits=logits)
+        preprocessing = Preprocessing(height=shape[2], width=shape[3], mean=mean, std=std)
+        contents = BundleContents(preprocessing=preprocessing, labels=labels)
+        return build_bundle(
+            onnx_path, spec, Path(output), contents, reference=reference, progress=progress
+        )
+
+
+def _input_shape(path: Path) -> tuple[int, ...]:
+    import onnx
+
+    try:
+        model = onnx.load(path, load_external_data=False)
+        dimensions = model.graph.input[0].type.tensor_type.shape.dim
+    except Exception as err:  # protobuf and onnx share no base class for damaged files
+        msg = f"{path} cannot be read as an ONNX model: {err}"
+        raise UserInputError(msg) from err
+    shape = tuple(d.dim_value for d in dimensions)
+    if len(shape) != 4 or shape[1] != 3 or min(shape) < 1:
+        msg = f"{path}: the input must have a static shape (N, 3, H, W), got {shape}"
+        raise UserInputError(msg, hint="export it with fixed sizes")
+    return shape
+
+
+def _logits(module: nn.Module, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Run PyTorch, one input at a time: the compiled batch is 1."""
+    import torch
+
+    with torch.inference_mode():
+        rows = [module(torch.from_numpy(inputs[i : i + 1])).numpy() for i in range(len(inputs))]
+    return np.concatenate(rows).astype(np.float32)
+
+
+def _onnx_logits(path: Path, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Run onnx's own evaluator: slow, and independent of our compiler."""
+    import onnx
+    from onnx.reference import ReferenceEvaluator
+
+    model = onnx.load(path)
+    evaluator = ReferenceEvaluator(model)
+    name = model.graph.input[0].name
+    batch = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value
+    rows = [
+        evaluator.run(None, {name: inputs[i : i + batch]})[0] for i in range(0, len(inputs), batch)
+    ]
+    return np.concatenate(rows).astype(np.float32)
+
+
+# Choosing an architecture
+
+
+def _space_of(options: SupernetOptions) -> SearchSpace:
+    """Find the search space without loading weights where that is possible."""
+    if options.space is not None:
+        return search_space(options.space)
+    if is_embedded(options.supernet):
+        return search_space(options.supernet)
+    from ofa_compile.supernet import load_supernet
+
+    return load_supernet(options.supernet).space
+
+
+def _choose(
+    options: CompileOptions, space: SearchSpace, target: TargetSpec, progress: ProgressCallback
+) -> tuple[Architecture, dict[str, Figure]]:
+    """Read the architecture, or search for one; say what is predicted for it."""
+    if options.architecture is not None:
+        architecture = Architecture.from_file(options.architecture)
+        if options.resolution is not None:
+            architecture = dataclasses.replace(architecture, resolution=options.resolution)
+        space.validate(architecture)
+        return architecture, _predicted(options, space, target, architecture)
+    result = selection.search_subnets(
+        space, target, options, seed=options.seed, progress=progress
+    )
+    limits = (options.max_latency_ms, options.max_macs, options.max_size_bytes)
+    has_limit = any(v is not None for v in (*limits, options.max_activation_bytes))
+    chosen = result.best if has_limit else result.knee
+    figures = {"accuracy_top1": _figure(chosen.accuracy, "predicted", "accuracy predictor")}
+    if chosen.latency_ms is not None and chosen.latency_kind is not None:
+        figures["latency_ms"] = _latency_figure(chosen.latency_ms, chosen.latency_kind)
+    return chosen.architecture, figures
+
+
+def _figure(value: float, kind: FigureKind, source: str) -> Figure:
+    return Figure(value=value, kind=kind, source=source)
+
+
+def _latency_figure(value: float, kind: str) -> Figure:
+    if kind == "estimate":
+        return _figure(value, "estimated", "roofline model of the core, not a measurement")
+    return _figure(value, "predicted", "latency predictor fitted on measurements")
+
+
+def _predicted(
+    options: CompileOptions, space: SearchSpace, target: TargetSpec, architecture: Architecture
+) -> dict[str, Figure]:
+    """Predict what can be predicted for a given architecture."""
+    figures: dict[str, Figure] = {}
+    if architecture.resolution not in space.resolutions:
+        return figures
+    try:
+        accuracy = selection.load_accuracy_predictor(space, options.accuracy_predictor)
+        value = float(accuracy.predict([architecture])[0])
+        figures["accuracy_top1"] = _figure(value, "predicted", "accuracy predictor")
+    except UserInputError:
+        if options.accuracy_predictor is not None:
+            raise
+        logger.info("no accuracy predictor ships for %s", space.name)
+    latency = selection.load_latency_predictor(
+        target, space, options.latency_predictor, options.workspace
+    )
+    figures["latency_ms"] = _latency_figure(float(latency.predict([architecture])[0]), latency.kind)
+    return figures
+
+
+def _measured_accuracy(
+    options: CompileOptions, architecture: Architecture, progress: ProgressCallback
+) -> dict[str, Figure]:
+    """Evaluate the subnet on the user's test images, if they gave some."""
+    if options.accuracy_data is None:
+        return {}
+    from ofa_compile.training.evaluate import evaluate_subnet, test_set_images
+    from ofa_compile.training.data import load_images, resize
+    from ofa_compile.workflows.subnets import (
+        calibration_images,
+        extract_calibrated,
+        load_options_supernet,
+        normalization,
+    )
+
+    progress("measuring accuracy")
+    supernet = load_options_supernet(options)
+    data = load_images(options.accuracy_data, size=max(supernet.space.resolutions))
+    mean, std = normalization(supernet)
+    images = test_set_images(dataclasses.replace(data, mean=mean, std=std), held_out=0)
+    subnet = extract_calibrated(supernet, architecture, calibration_images(options))
+    scaled = resize(images.images, architecture.resolution)
+    top1 = evaluate_subnet(subnet, scaled, images.labels)
+    source = f"{len(images.labels)} test images of {options.accuracy_data.name}, in PyTorch"
+    return {"accuracy_top1_on_data": _figure(top1, "measured", source)}
+
+
+# Subnets ready to compile, and their cache
+
+
+@dataclass(frozen=True)
+class _Subnet:
+    """Calibrated subnet as ONNX, what PyTorch says about it, and facts of its supernet."""
+
+    onnx: bytes
+    reference: Reference
+    facts: dict[str, Any]
+
+    @property
+    def mean(self) -> tuple[float, float, float]:
+        r, g, b = self.facts["mean"]
+        return r, g, b
+
+    @property
+    def std(self) -> tuple[float, float, float]:
+        r, g, b = self.facts["std"]
+        return r, g, b
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return tuple(self.facts["labels"])
+
+    @property
+    def num_classes(self) -> int:
+        return int(self.facts["num_classes"])
+
+    @property
+    def weights_hash(self) -> str:
+        return str(self.facts["weights_hash"])
+
+    @property
+    def calibration(self) -> str:
+        return str(self.facts["calibration"])
+
+
+def _prepared_subnet(
+    options: CompileOptions, architecture: Architecture, target: TargetSpec, cache: Cache
+) -> _Subnet:
+    """Take the subnet from the cache, or extract, calibrate, export and run it."""
+    count = num_verification_inputs(architecture.resolution, is_emulated=not target.is_native)
+    key = digest(
+        _supernet_identity(options),
+        architecture.to_json(),
+        _calibration_identity(options),
+        str(count),
+        str(options.accuracy_data),
+        str(options.seed),
+        _code_identity(),
+    )
+    path = cache.get(_SUBNETS, key)
+    if path is not None:
+        stored = _read_subnet(path)
+        if stored is not None:
+            return stored
+    subnet = _make_subnet(options, architecture, count)
+    cache.put(_SUBNETS, key, _pack_subnet(subnet))
+    return subnet
+
+
+def _make_subnet(options: CompileOptions, architecture: Architecture, count: int) -> _Subnet:
+    from ofa_compile.export import export_onnx
+    from ofa_compile.workflows import subnets
+
+    supernet = subnets.load_options_supernet(options)
+    images = subnets.calibration_images(options)
+    module = subnets.extract_calibrated(supernet, architecture, images)
+    with tempfile.TemporaryDirectory(prefix="ofa-compile-") as folder:
+        path = Path(folder) / "subnet.onnx"
+        export_onnx(module, path, resolution=architecture.resolution)
+        model = path.read_bytes()
+    inputs, kind = _verification_inputs(options, supernet, architecture, count)
+    mean, std = subnets.normalization(supernet)
+    calibration = "none" if images is None else f"{len(images)} images"
+    facts = {
+        "mean": mean,
+        "std": std,
+        "labels": subnets.class_labels(supernet),
+        "num_classes": supernet.num_classes,
+        "weights_hash": supernet.weights_hash,
+        "calibration": calibration,
+    }
+    reference = Reference(inputs=inputs, logits=_logits(module, inputs), input_kind=kind)
+    return _Subnet(model, reference, facts)
+
+
+def _verification_inputs(
+    options: CompileOptions, supernet: Supernet, architecture: Architecture, count: int
+) -> tuple[NDArray[np.float32], str]:
+    """Real images where the user named a data set, otherwise seeded noise."""
+    folder = options.accuracy_data or options.calibration_data
+    resolution = architecture.resolution
+    if folder is None:
+        return noise_inputs((1, 3, resolution, resolution), count, options.seed), "noise"
+    from ofa_compile.training.data import load_images, normalize, resize
+    from ofa_compile.workflows.subnets import normalization
+
+    data = load_images(folder, size=max(supernet.space.resolutions))
+    pool = data.test_images if len(data.test_images) else data.train_images
+    chosen = np.random.default_rng(options.seed).permutation(len(pool))[:count]
+    images = normalize(pool[np.sort(chosen)], *normalization(supernet))
+    inputs = np.ascontiguousarray(resize(images, resolution).numpy(), np.float32)
+    return inputs, "images"
+
+
+def _pack_subnet(subnet: _Subnet) -> bytes:
+    buffer = io.BytesIO()
+    facts = {**subnet.facts, "input_kind": subnet.reference.input_kind}
+    np.savez(
+        buffer,
+        onnx=np.frombuffer(subnet.onnx, np.uint8),
+        inputs=subnet.reference.inputs,
+        logits=subnet.reference.logits,
+        facts=np.frombuffer(json.dumps(facts).encode(), np.uint8),
+    )
+    return buffer.getvalue()
+
+
+def _read_subnet(path: Path) -> _Subnet | None:
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            facts = json.loads(stored["facts"].tobytes())
+            kind = facts.pop("input_kind")
+            reference = Reference(
+                inputs=stored["inputs"], logits=stored["logits"], input_kind=kind
+            )
+            return _Subnet(stored["onnx"].tobytes(), reference, facts)
+    except (OSError, ValueError, KeyError, EOFError) as err:
+        logger.warning("ignoring a damaged cache entry (%s)", err)
+        return None
+
+
+@functools.cache
+def _code_identity() -> str:
+    """Hash of the code that turns weights into an ONNX file."""
+    state = hashlib.sha256()
+    for package in ("space", "supernet", "training", "export", "workflows"):
+        folder = importlib.resources.files(f"ofa_compile.{package}")
+        files = [entry for entry in folder.iterdir() if entry.name.endswith(".py")]
+        for entry in sorted(files, key=lambda item: item.name):
+            state.update(entry.name.encode() + entry.read_bytes())
+    return state.hexdigest()
+
+
+def _supernet_identity(options: SupernetOptions) -> str:
+    path = Path(options.supernet)
+    if is_embedded(options.supernet):
+        name = f"{options.supernet}.safetensors"
+        path = Path(str(importlib.resources.files("ofa_compile.weights") / name))
+    try:
+        with path.open("rb") as file:
+            return f"{options.space} {hashlib.file_digest(file, 'sha256').hexdigest()}"
+    except OSError:
+        return f"{options.space} {options.supernet}"  # loading it will say what is wrong
+
+
+def _calibration_identity(options: SupernetOptions) -> str:
+    if options.no_calibration:
+        return "none"
+    if options.calibration_data is not None:
+        return _listing(options.calibration_data)
+    resource = importlib.resources.files("ofa_compile.weights")
+    entry = resource / f"{options.supernet}.calibration.npz"
+    return hashlib.sha256(entry.read_bytes()).hexdigest() if entry.is_file() else "missing"
+
+
+def _listing(path: Path) -> str:
+    """Identity of a file or folder by names, sizes and times of change."""
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    entries = []
+    for file in files:
+        try:
+            status = file.stat()
+        except OSError:
+            continue
+        entries.append(f"{file} {status.st_size} {status.st_mtime_ns}")
+    return digest(*entries)
