@@ -11,7 +11,16 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from ofa_compile.compiler.tvm_api import IRModule, PrimFunc, Target, s_tir, transform, tvm
+from ofa_compile.compiler.tvm_api import (
+    IRBuilder,
+    IRModule,
+    PrimFunc,
+    Target,
+    builder,
+    s_tir,
+    transform,
+    tvm,
+)
 from ofa_compile.errors import BuildError
 
 
@@ -97,6 +106,16 @@ def flat_function(function: PrimFunc, tvm_target: dict[str, Any]) -> PrimFunc:
     except Exception as err:
         msg = f"TVM cannot lower one of its own operators: {err}"
         raise BuildError(msg) from err
-    pointers = [lowered.buffer_map[parameter].data for parameter in lowered.params]
-    tile_range = [tvm.tirx.Var("begin", "int32"), tvm.tirx.Var("end", "int32")]
-    return PrimFunc([*pointers, *tile_range], lowered.body)
+    with IRBuilder() as ir:
+        with builder.prim_func():
+            builder.func_name("kernel")
+            pointers = [
+                builder.arg(f"argument_{number}", builder.ptr("float32"))
+                for number in range(len(lowered.params))
+            ]
+            builder.arg("begin", builder.int32())
+            builder.arg("end", builder.int32())
+            for buffer, pointer in zip(lowered.params, pointers, strict=True):
+                builder.add_to_parent(tvm.tirx.DeclBuffer(buffer, data=pointer))
+            builder.add_to_parent(lowered.body)
+        return ir.get()

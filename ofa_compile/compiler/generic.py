@@ -130,7 +130,7 @@ def _rebuild(node: Node) -> Any:
 
 
 def _check_float32(op: str, function: PrimFunc) -> None:
-    types = {str(buffer.dtype) for buffer in function.buffer_map.values()}
+    types = {str(buffer.dtype) for buffer in function.params}
     if types != {"float32"}:
         msg = f"operator '{op}' works on {', '.join(sorted(types))}; only float32 is supported"
         raise UnsupportedOperatorError(msg)
