@@ -45,10 +45,8 @@ def plan_columns(
     return tiles
 
 
-def taps_inside(
-    tile: ColumnTile, tap: int, stride: int, padding: int, in_width: int
-) -> list[int]:
-    """Outputs of the tile (0-based inside it) for which kernel column `tap` lies in the map."""
+def taps_inside(tile: ColumnTile, tap: int, stride: int, padding: int, in_width: int) -> list[int]:
+    """Return the outputs of a tile (0-based inside it) whose kernel column `tap` is in the map."""
     if not tile.is_clipped:
         return list(range(tile.width))
     return [

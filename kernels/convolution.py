@@ -19,7 +19,6 @@ from ofa_compile.compiler.tvm_api import tvm
 from ofa_compile.compiler.workload import Convolution
 from ofa_compile.kernels import emit
 from ofa_compile.kernels.columns import ColumnTile, plan_columns, taps_inside
-from ofa_compile.kernels.pointwise import rows_that_fit
 
 # Unrolling pays while a kernel row is a few dozen steps; beyond, input channels become a loop.
 MAX_UNROLLED_CHANNELS = 4
@@ -35,6 +34,11 @@ def _blocks(workload: Convolution, config, machine: VectorMachine) -> list[tuple
     return groups
 
 
+def _outputs_that_fit(vectors: int, machine: VectorMachine) -> int:
+    """Accumulators that fit beside one weight vector each and the broadcast input."""
+    return max(1, (machine.registers - vectors - 1) // vectors)
+
+
 @register
 class ConvolutionKernel:
     """Serves every ungrouped convolution that is not pointwise."""
@@ -42,15 +46,27 @@ class ConvolutionKernel:
     kind = Convolution.kind
 
     def configs(self, workload: Convolution, machine: VectorMachine):
-        """Register tiles that fit; eight outputs first, which measured best for the stem."""
+        """Register tiles that fit, the one with most multiply-adds per load first.
+
+        Ties, and tiles of more than eight outputs, lose to eight outputs: measured on the stem,
+        wider tiles have too many rows of addresses in flight.
+        """
         most = max(1, math.ceil(workload.out_channels / machine.lanes))
-        order = [n for n in (2, 3, 1, 4) if n <= most]
-        return [
-            {"vectors": n, "outputs": outputs}
-            for n in order
-            for outputs in (8, 4, 14, 7)
-            if outputs <= rows_that_fit(n, machine)
+        choices = [
+            {"vectors": vectors, "outputs": outputs}
+            for vectors in range(1, min(4, most) + 1)
+            for outputs in (4, 5, 7, 8, 14)
+            if outputs <= _outputs_that_fit(vectors, machine)
         ]
+
+        def cost(config) -> tuple[float, int]:
+            vectors, outputs = config["vectors"], config["outputs"]
+            blocks = math.ceil(workload.out_channels / (vectors * machine.lanes))
+            slots = max(vectors * outputs, vectors + outputs) + 0.1 * (vectors + outputs)
+            tiles = math.ceil(workload.out_width / outputs)
+            return blocks * tiles * slots * (1.2 if outputs > 8 else 1.0), -outputs
+
+        return sorted(choices, key=cost)
 
     def num_tiles(self, workload: Convolution, config, machine: VectorMachine) -> int:
         """One tile per (block, image, output row)."""
@@ -107,10 +123,8 @@ class ConvolutionKernel:
 
 def _emit_row(w: Convolution, config, machine, width: int, row, channel, tensors) -> None:
     pieces = emit.split_lanes(width, machine.lanes)
-    outputs = min(config["outputs"], rows_that_fit(len(pieces), machine))
-    for tile in plan_columns(
-        w.out_width, w.width, w.kernel[1], w.stride[1], w.padding[1], outputs
-    ):
+    outputs = min(config["outputs"], _outputs_that_fit(len(pieces), machine))
+    for tile in plan_columns(w.out_width, w.width, w.kernel[1], w.stride[1], w.padding[1], outputs):
         if tile.count == 1:
             _emit_tile(w, tile, tile.first_output, pieces, width, row, channel, tensors)
         else:

@@ -88,9 +88,7 @@ class DepthwiseKernel:
                     for offset, lanes in emit.split_lanes(rest, machine.lanes):
                         for columns in tiles:
                             tensors = (x, weight, bias, y)
-                            _emit_columns(
-                                w, columns, lanes, row, channel, tensors, offset, rest
-                            )
+                            _emit_columns(w, columns, lanes, row, channel, tensors, offset, rest)
 
                 if not rest:
                     with_lanes(machine.lanes)
@@ -134,9 +132,7 @@ def _emit_tile(
         in_row = (image * w.height + top + tap_row) * w.width
         left = in_row + first_output * stride_w - w.padding[1]
         packed = channel * (taps_h * taps_w) + tap_row * (taps_w * block_lanes) + offset
-        weights = [
-            emit.load(weight, packed + tap * block_lanes, lanes) for tap in range(taps_w)
-        ]
+        weights = [emit.load(weight, packed + tap * block_lanes, lanes) for tap in range(taps_w)]
         users = _users_of_columns(w, tile)
         for column, uses in users.items():
             value = emit.load(x, (left + column) * w.channels + channel + offset, lanes)

@@ -65,8 +65,13 @@ def _block(workload: Pointwise, first: int, count: int, width: int, max_rows: in
 
 
 def rows_that_fit(pieces: int, machine: VectorMachine) -> int:
-    """Most rows whose accumulators fit beside one weight vector each and the multiplier."""
-    return max(1, min(MAX_ROWS, (machine.registers - pieces - 1) // pieces))
+    """Most rows whose accumulators fit beside one weight vector each and the multipliers.
+
+    With lane multiplies every row also keeps a vector of inputs.
+    """
+    per_row = pieces + 1 if machine.has_lane_multiply else pieces
+    spare = machine.registers - pieces - (0 if machine.has_lane_multiply else 1)
+    return max(1, min(MAX_ROWS, spare // per_row))
 
 
 def plan_blocks(workload: Pointwise, config, machine: VectorMachine) -> list[Block]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from ofa_compile.compiler.kernel_registry import VectorMachine, register
 from ofa_compile.compiler.tvm_api import const, tvm
 from ofa_compile.compiler.workload import Pool
@@ -53,7 +55,7 @@ def _emit_window(w: Pool, row, column, channel, lanes: int, x, y) -> None:
     row_bounds = (tvm.tirx.max(0, -top), tvm.tirx.min(w.kernel[0], w.height - top))
     column_bounds = (tvm.tirx.max(0, -left), tvm.tirx.min(w.kernel[1], w.width - left))
     result = emit.local(lanes)
-    start = -3.4e38 if w.reduction == "max" else 0.0
+    start = -math.inf if w.reduction == "max" else 0.0
     emit.store(result, 0, emit.splat(start, lanes), lanes)
     with emit.serial(*row_bounds) as tap_row, emit.serial(*column_bounds) as tap:
         pixel = (image * w.height + top + tap_row) * w.width + left + tap
