@@ -7,9 +7,12 @@ none, whoever else writes at the same time. The least recently used entries go w
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
+import importlib.util
 import os
-import shutil
+import re
+import stat
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +22,9 @@ from ofa_compile.errors import UserInputError
 DEFAULT_MAX_BYTES = 2 * 1024**3
 # Pruning looks at every entry, so only one write in so many triggers it.
 _WRITES_BETWEEN_PRUNES = 64
+_TEMPORARY = ".new-"
+# Keys are SHA-256 digests.
+_ENTRY = re.compile(r"[0-9a-f]{64}")
 
 
 def default_root() -> Path:
@@ -55,9 +61,13 @@ class Cache:
         """Return the entry's file and mark it as used, or None."""
         path = self._path(namespace, key)
         try:
-            os.utime(path)
+            # A machine that crashed can leave an empty file; no entry is empty.
+            if path.stat().st_size == 0:
+                return None
         except OSError:
             return None
+        with contextlib.suppress(OSError):  # a cache that is only readable still serves
+            os.utime(path)
         return path
 
     def put(self, namespace: str, key: str, data: bytes) -> Path:
@@ -71,7 +81,7 @@ class Cache:
         path = self._path(namespace, key)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor, temporary = tempfile.mkstemp(prefix=".new-", dir=path.parent)
+            descriptor, temporary = tempfile.mkstemp(prefix=_TEMPORARY, dir=path.parent)
             try:
                 with os.fdopen(descriptor, "wb") as file:
                     file.write(data)
@@ -88,11 +98,17 @@ class Cache:
         return path
 
     def _entries(self) -> list[tuple[float, int, Path]]:
+        """Return (last use, size, file) of each entry, and of files that a killed writer left.
+
+        Whatever else lies in the folder is not ours: someone may have pointed us at their home.
+        """
         found = []
         for path in self.root.glob("*/??/*"):
-            with contextlib.suppress(OSError):
-                status = path.stat()
-                found.append((status.st_mtime, status.st_size, path))
+            if _ENTRY.fullmatch(path.name) or path.name.startswith(_TEMPORARY):
+                with contextlib.suppress(OSError):
+                    status = path.stat()
+                    if stat.S_ISREG(status.st_mode):
+                        found.append((status.st_mtime, status.st_size, path))
         return found
 
     def prune(self) -> int:
@@ -103,9 +119,10 @@ class Cache:
         for _, size, path in entries:
             if total <= self.max_bytes:
                 break
-            path.unlink(missing_ok=True)
-            total -= size
-            removed += 1
+            with contextlib.suppress(OSError):  # another user's: leave it
+                path.unlink(missing_ok=True)
+                total -= size
+                removed += 1
         return removed
 
     def info(self) -> CacheInfo:
@@ -115,12 +132,15 @@ class Cache:
         return CacheInfo(self.root, len(entries), size, self.max_bytes)
 
     def clear(self) -> CacheInfo:
-        """Delete everything; returns what was there."""
-        before = self.info()
-        for namespace in self.root.glob("*"):
-            if namespace.is_dir():
-                shutil.rmtree(namespace, ignore_errors=True)
-        return before
+        """Delete every entry and the folders that this empties; returns what was there."""
+        entries = self._entries()
+        for _, _, path in entries:
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+                path.parent.rmdir()
+                path.parent.parent.rmdir()
+        size = sum(size for _, size, _ in entries)
+        return CacheInfo(self.root, len(entries), size, self.max_bytes)
 
 
 def digest(*parts: str | bytes) -> str:
@@ -131,3 +151,19 @@ def digest(*parts: str | bytes) -> str:
         state.update(len(data).to_bytes(8, "little"))
         state.update(data)
     return state.hexdigest()
+
+
+@functools.cache
+def source_digest(*packages: str) -> str:
+    """Hash the Python sources of packages, found without importing them.
+
+    What is cached depends on the code that made it; hashing that code is quick, importing it
+    (torch, TVM) is not.
+    """
+    parts: list[str | bytes] = []
+    for package in packages:
+        spec = importlib.util.find_spec(package)
+        for folder in (spec.submodule_search_locations if spec else None) or ():
+            for path in sorted(Path(folder).glob("*.py")):
+                parts += [path.name, path.read_bytes()]
+    return digest(*parts)

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import importlib.resources
 import io
 import json
 import logging
 import tempfile
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
+import numpy as np  # noqa: TID253 - the command line imports this module when it needs it
+from numpy.typing import NDArray  # noqa: TID253
 
 from ofa_compile.bundle.build import BundleContents, Reference, build_bundle
 from ofa_compile.bundle.executor import emulator_command
@@ -23,7 +23,7 @@ from ofa_compile.bundle.manifest import Figure, FigureKind, describe_target
 from ofa_compile.bundle.preprocess import Preprocessing
 from ofa_compile.bundle.publish import resolve_output
 from ofa_compile.bundle.verify import noise_inputs, num_verification_inputs
-from ofa_compile.cache import Cache, digest
+from ofa_compile.cache import Cache, digest, source_digest
 from ofa_compile.errors import UserInputError
 from ofa_compile.hardware.target_spec import TargetSpec, load_target
 from ofa_compile.hardware.toolchain import find_linker
@@ -103,7 +103,7 @@ def compile_bundle(options: CompileOptions, progress: ProgressCallback = no_prog
         )
 
 
-def compile(  # noqa: A001 - the public name is promised
+def compile(
     subnet: nn.Module | str | Path,
     target: TargetSpec | str = "host",
     output: str | Path = "ofa-bundle",
@@ -213,9 +213,23 @@ def _space_of(options: SupernetOptions) -> SearchSpace:
         return search_space(options.space)
     if is_embedded(options.supernet):
         return search_space(options.supernet)
-    from ofa_compile.supernet import load_supernet
+    name = _recorded_space(Path(options.supernet))
+    if name is None:
+        from ofa_compile.supernet import load_supernet
 
-    return load_supernet(options.supernet).space
+        return load_supernet(options.supernet).space  # or its error, which says what is missing
+    return search_space(name)
+
+
+def _recorded_space(path: Path) -> str | None:
+    """Return the space that a safetensors file says it is of; the tensors stay unread."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return (file.metadata() or {}).get("space")
+    except (OSError, SafetensorError):
+        return None
 
 
 def _choose(
@@ -228,9 +242,7 @@ def _choose(
             architecture = dataclasses.replace(architecture, resolution=options.resolution)
         space.validate(architecture)
         return architecture, _predicted(options, space, target, architecture)
-    result = selection.search_subnets(
-        space, target, options, seed=options.seed, progress=progress
-    )
+    result = selection.search_subnets(space, target, options, seed=options.seed, progress=progress)
     limits = (options.max_latency_ms, options.max_macs, options.max_size_bytes)
     has_limit = any(v is not None for v in (*limits, options.max_activation_bytes))
     chosen = result.best if has_limit else result.knee
@@ -278,8 +290,8 @@ def _measured_accuracy(
     """Evaluate the subnet on the user's test images, if they gave some."""
     if options.accuracy_data is None:
         return {}
-    from ofa_compile.training.evaluate import evaluate_subnet, test_set_images
     from ofa_compile.training.data import load_images, resize
+    from ofa_compile.training.evaluate import evaluate_subnet, test_set_images
     from ofa_compile.workflows.subnets import (
         calibration_images,
         extract_calibrated,
@@ -424,25 +436,17 @@ def _read_subnet(path: Path) -> _Subnet | None:
         with np.load(path, allow_pickle=False) as stored:
             facts = json.loads(stored["facts"].tobytes())
             kind = facts.pop("input_kind")
-            reference = Reference(
-                inputs=stored["inputs"], logits=stored["logits"], input_kind=kind
-            )
+            reference = Reference(inputs=stored["inputs"], logits=stored["logits"], input_kind=kind)
             return _Subnet(stored["onnx"].tobytes(), reference, facts)
-    except (OSError, ValueError, KeyError, EOFError) as err:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as err:
         logger.warning("ignoring a damaged cache entry (%s)", err)
         return None
 
 
-@functools.cache
 def _code_identity() -> str:
     """Hash of the code that turns weights into an ONNX file."""
-    state = hashlib.sha256()
-    for package in ("space", "supernet", "training", "export", "workflows"):
-        folder = importlib.resources.files(f"ofa_compile.{package}")
-        files = [entry for entry in folder.iterdir() if entry.name.endswith(".py")]
-        for entry in sorted(files, key=lambda item: item.name):
-            state.update(entry.name.encode() + entry.read_bytes())
-    return state.hexdigest()
+    packages = ("space", "supernet", "training", "export", "workflows")
+    return source_digest(*(f"ofa_compile.{package}" for package in packages))
 
 
 def _supernet_identity(options: SupernetOptions) -> str:

@@ -1,0 +1,1 @@
+"""The folder that `compile` writes: building, verifying, publishing, loading and running it."""

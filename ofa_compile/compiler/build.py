@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 from ofa_compile.cache import Cache, digest
 from ofa_compile.compiler.link import Linker
 from ofa_compile.compiler.objects import NAMESPACE, code_fingerprint
+from ofa_compile.compiler.onnx_file import onnx_identity
 from ofa_compile.errors import UserInputError
 from ofa_compile.hardware.target_spec import TargetSpec
 from ofa_compile.hardware.toolchain import find_linker
@@ -108,15 +110,11 @@ def compile_onnx(
         If the network, code generation or the tool chain fails.
     """
     onnx_path = Path(onnx_path)
-    try:
-        model = onnx_path.read_bytes()
-    except OSError as err:
-        msg = f"cannot read {onnx_path}: {err.strerror}"
-        raise UserInputError(msg) from err
+    identity = onnx_identity(onnx_path)
     cache = cache or Cache()
     linker = Linker(find_linker(target), cache)
     key = digest(
-        model,
+        identity,
         target.fingerprint,
         code_fingerprint(),
         json.dumps(tuned or {}, sort_keys=True),
@@ -217,11 +215,12 @@ def _load(cache: Cache, key: str) -> _Prepared | None:
                 stored[name].tobytes() for name in ("c_source", "weights", "facts")
             )
         parsed = json.loads(facts)
-    except (OSError, ValueError, KeyError, EOFError) as err:
+        text = c_source.decode()
+        objects = [cache.get(NAMESPACE, name) for name in parsed["objects"]]
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as err:
         logger.warning("ignoring a damaged cache entry (%s)", err)
         return None
-    objects = [cache.get(NAMESPACE, name) for name in parsed["objects"]]
     found = [path for path in objects if path is not None]
     if len(found) != len(objects):
         return None
-    return _Prepared(c_source.decode(), weights, parsed, found, 0)
+    return _Prepared(text, weights, parsed, found, 0)

@@ -7,11 +7,13 @@ to LLVM as it is: a C function over raw pointers, with nothing to link against.
 
 from __future__ import annotations
 
+import math
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from ofa_compile.compiler.tvm_api import (
+    AllocBuffer,
     IRBuilder,
     IRModule,
     PrimFunc,
@@ -82,13 +84,23 @@ def compile_object(functions: dict[str, PrimFunc], tvm_target: dict[str, Any]) -
         return path.read_bytes()
 
 
-def flat_function(function: PrimFunc, tvm_target: dict[str, Any]) -> PrimFunc:
+def flat_function(function: PrimFunc) -> tuple[PrimFunc, list[int]]:
     """Lower a PrimFunc of TVM's own making to the calling convention of our kernels.
 
     Buffers become raw pointers, and the range of tiles is accepted and ignored: such a function
-    is one tile.
+    is one tile. What it allocates for intermediate results becomes pointers too, between the
+    inputs and the output: on the stack, a large map would overflow it.
+
+    Returns
+    -------
+    The function, and the size in bytes of each scratch buffer, in the order of its parameters.
+
+    Raises
+    ------
+    BuildError
+        If TVM cannot lower it.
     """
-    target = Target(tvm_target)
+    target = Target("llvm")
     passes = [
         s_tir.transform.CanonicalizeLoop(),
         s_tir.transform.LowerInitBlock(),
@@ -106,16 +118,27 @@ def flat_function(function: PrimFunc, tvm_target: dict[str, Any]) -> PrimFunc:
     except Exception as err:
         msg = f"TVM cannot lower one of its own operators: {err}"
         raise BuildError(msg) from err
+    statements = list(lowered.body.seq) if hasattr(lowered.body, "seq") else [lowered.body]
+    scratch = [item.buffer for item in statements if isinstance(item, AllocBuffer)]
+    *inputs, output = lowered.params
     with IRBuilder() as ir:
         with builder.prim_func():
             builder.func_name("kernel")
+            buffers = [*inputs, *scratch, output]
             pointers = [
-                builder.arg(f"argument_{number}", builder.ptr("float32"))
-                for number in range(len(lowered.params))
+                builder.arg(f"argument_{number}", builder.ptr(str(buffer.dtype)))
+                for number, buffer in enumerate(buffers)
             ]
             builder.arg("begin", builder.int32())
             builder.arg("end", builder.int32())
-            for buffer, pointer in zip(lowered.params, pointers, strict=True):
+            for buffer, pointer in zip(buffers, pointers, strict=True):
                 builder.add_to_parent(tvm.tirx.DeclBuffer(buffer, data=pointer))
-            builder.add_to_parent(lowered.body)
-        return ir.get()
+            for item in statements:
+                if not isinstance(item, AllocBuffer):
+                    builder.add_to_parent(item)
+        return ir.get(), [_num_bytes(buffer) for buffer in scratch]
+
+
+def _num_bytes(buffer: Any) -> int:
+    bits = int(tvm.DataType(str(buffer.dtype)).bits)
+    return math.prod(int(d) for d in buffer.shape) * -(-bits // 8)

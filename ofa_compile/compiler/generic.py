@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from ofa_compile.compiler.codegen import flat_function
 from ofa_compile.compiler.graph import Node
 from ofa_compile.compiler.plan import Ref, Step
 from ofa_compile.compiler.tvm_api import IRModule, PrimFunc, Target, relax, script_of
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from ofa_compile.compiler.lower import _Lowering
 
 GENERIC_FUNCTIONS: dict[str, PrimFunc] = {}
-"""Workload key -> the function behind it, for the code generator of the same process."""
+"""Workload key -> its flattened function, for the code generator of the same process."""
 
 
 def lower_generic(lowering: _Lowering, node: Node) -> None:
@@ -72,29 +73,34 @@ def _append(
 ) -> Ref:
     _check_float32(op, function)
     workload = Generic(op, script_of(function))
-    GENERIC_FUNCTIONS[workload.key] = function
+    GENERIC_FUNCTIONS[workload.key], scratch_bytes = flat_function(function)
+    scratch = [lowering.plan.new_buffer(-(-num_bytes // 4)) for num_bytes in scratch_bytes]
     size = math.prod(shape)
     output = lowering.plan.new_buffer(size)
-    lowering.plan.steps.append(Step(workload, {}, tuple(arguments), output, 1, size))
+    lowering.plan.steps.append(Step(workload, {}, (*arguments, *scratch), output, 1, size))
     return output
 
 
 def _legalise(node: Node, call: Any) -> tuple[IRModule, list[Any]]:
     """Wrap one Relax call in a function of its own and lower it to PrimFuncs."""
     values = iter(node.inputs)
-    parameters, arguments, kept = [], [], []
-    for argument in call.args:
-        if isinstance(argument, relax.ShapeExpr) or not _is_tensor(argument):
-            arguments.append(argument)
-            continue
+    parameters: list[Any] = []
+    kept: list[Any] = []
+
+    def rewrite(argument: Any) -> Any:
+        if isinstance(argument, relax.Tuple):
+            return relax.Tuple([rewrite(item) for item in argument.fields])
+        if not _is_tensor(argument):
+            return argument
         value = next(values)
         if value.data is not None:
-            arguments.append(relax.const(value.data))
-            continue
+            return relax.const(value.data)
         parameter = relax.Var(f"x{len(parameters)}", relax.TensorType(value.shape, "float32"))
         parameters.append(parameter)
-        arguments.append(parameter)
         kept.append(value)
+        return parameter
+
+    arguments = [rewrite(argument) for argument in call.args]
     block = relax.BlockBuilder()
     with block.function("main", parameters):
         with block.dataflow():

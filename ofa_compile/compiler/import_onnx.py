@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 
 from ofa_compile.compiler.graph import Graph, Node, Value
+from ofa_compile.compiler.onnx_file import load_onnx
 from ofa_compile.compiler.tvm_api import FloatImm, IntImm, IRModule, from_onnx, relax, script_of
-from ofa_compile.errors import UnsupportedOperatorError, UserInputError
+from ofa_compile.errors import UnsupportedOperatorError
 
 logger = logging.getLogger(__name__)
 
@@ -32,17 +32,7 @@ def import_onnx(path: Path) -> Graph:
     UnsupportedOperatorError
         If Relax cannot import an operator, or shapes are not static.
     """
-    try:
-        model = onnx.load(path)
-        onnx.checker.check_model(model)
-    except (OSError, ValueError, onnx.checker.ValidationError) as err:
-        msg = f"{path}: not a readable ONNX model: {err}"
-        raise UserInputError(msg, hint="export it again with `ofa-compile export`") from err
-    except Exception as err:  # protobuf's DecodeError has no stable import path
-        if type(err).__name__ != "DecodeError":
-            raise
-        msg = f"{path}: not an ONNX model (its protobuf encoding is damaged)"
-        raise UserInputError(msg, hint="export it again with `ofa-compile export`") from err
+    model = load_onnx(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -60,8 +50,10 @@ def read_relax(module: IRModule) -> Graph:
     if len(main.params) != 1:
         msg = f"the network has {len(main.params)} inputs; exactly one is supported"
         raise UnsupportedOperatorError(msg)
+    network_input = Value(_shape(main.params[0]))
+    _check_input(main.params[0], network_input.shape)
     reader = _Reader(module)
-    reader.values[main.params[0]] = network_input = Value(_shape(main.params[0]))
+    reader.values[main.params[0]] = network_input
     for block in main.body.blocks:
         for binding in block.bindings:
             reader.read(binding.var, binding.value)
@@ -71,11 +63,27 @@ def read_relax(module: IRModule) -> Graph:
             msg = f"the network has {len(result)} outputs; exactly one is supported"
             raise UnsupportedOperatorError(msg)
         result = result[0]
+    if len(result.shape) != 2:
+        msg = f"the output has shape {result.shape}; it must be (N, classes)"
+        raise UnsupportedOperatorError(msg)
     return Graph(network_input, result, reader.nodes)
+
+
+def _check_input(parameter: Any, shape: tuple[int, ...]) -> None:
+    dtype = str(parameter.ty.dtype)
+    if dtype != "float32":
+        msg = f"the input is of type {dtype}; only float32 is supported"
+        raise UnsupportedOperatorError(msg, hint="export the network in float32")
+    if len(shape) != 4 or min(shape) < 1:
+        msg = f"the input has shape {shape}; it must be (N, C, H, W)"
+        raise UnsupportedOperatorError(msg)
 
 
 def _shape(expression: Any) -> tuple[int, ...]:
     """Return the static shape of a Relax expression."""
+    if isinstance(expression.ty, relax.TupleType):
+        msg = f"an operator with several outputs ('{expression}') is not supported"
+        raise UnsupportedOperatorError(msg)
     try:
         return tuple(int(d) for d in expression.ty.shape.values)
     except (AttributeError, TypeError) as err:
@@ -122,7 +130,8 @@ class _Reader:
             elif isinstance(argument, IntImm | FloatImm):
                 attrs.setdefault("scalars", []).append(float(argument.value))
             else:
-                inputs.append(self.value(argument))
+                value = self.value(argument)
+                inputs.extend(value if isinstance(value, list) else [value])
         attrs.update(_attributes(call))
         if name == "batch_norm":
             output = Value(inputs[0].shape)
@@ -131,7 +140,6 @@ class _Reader:
         output = Value(_shape(variable))
         self.nodes.append(Node(name, inputs, output, attrs))
         return output
-
 
     def _call_tir(self, variable: Any, call: Any) -> Value:
         """Keep a function that the frontend wrote itself, and name those that passes know."""

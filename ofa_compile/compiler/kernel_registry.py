@@ -74,10 +74,10 @@ class Kernel(Protocol):
 
 _KERNELS: dict[str, Kernel] = {}
 
-K = TypeVar("K", bound=type)
+K = TypeVar("K", bound=Kernel)
 
 
-def register(kernel: K) -> K:
+def register(kernel: type[K]) -> type[K]:
     """Class decorator: make an instance of `kernel` serve its kind of workload."""
     _KERNELS[kernel.kind] = kernel()
     return kernel

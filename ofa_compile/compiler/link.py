@@ -83,9 +83,7 @@ class Linker:
                     for name in _LIBRARY_SOURCES
                 ]
                 define = (f"-DOFA_PREFIX={symbol_prefix}",)
-                shared.append(
-                    pool.submit(self._compile_cached, "subnet_abi.c", "", define, folder)
-                )
+                shared.append(pool.submit(self._compile_cached, "subnet_abi.c", "", define, folder))
                 shared.append(pool.submit(self._compile_network, folder))
                 own = []
                 if network_meta is not None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import importlib.resources
+import importlib.metadata
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ofa_compile.cache import Cache, digest
+from ofa_compile.cache import Cache, digest, source_digest
 from ofa_compile.compiler.plan import Plan, Step
 from ofa_compile.compiler.workload import Generic
 
@@ -30,21 +28,13 @@ class KernelObject:
     was_cached: bool
 
 
-@functools.cache
 def code_fingerprint() -> str:
     """Hash of everything that decides what code a workload becomes: our sources and TVM's version.
 
     Read without importing TVM, so that a build from the cache stays quick.
     """
-    from importlib.metadata import version
-
-    state = hashlib.sha256(version("apache-tvm").encode())
-    for package in ("ofa_compile.kernels", "ofa_compile.compiler", "ofa_compile.compiler.passes"):
-        folder = importlib.resources.files(package)
-        files = [entry for entry in folder.iterdir() if entry.name.endswith(".py")]
-        for entry in sorted(files, key=lambda item: item.name):
-            state.update(entry.name.encode() + entry.read_bytes())
-    return state.hexdigest()
+    packages = ("ofa_compile.kernels", "ofa_compile.compiler", "ofa_compile.compiler.passes")
+    return digest(importlib.metadata.version("apache-tvm"), source_digest(*packages))
 
 
 def object_key(step: Step, target: TargetSpec) -> str:
@@ -87,12 +77,12 @@ def compile_objects(
 
 
 def _compile(step: Step, target: TargetSpec, machine: VectorMachine) -> bytes:
-    from ofa_compile.compiler.codegen import compile_object, flat_function
+    from ofa_compile.compiler.codegen import compile_object
 
     if isinstance(step.workload, Generic):
         from ofa_compile.compiler.generic import GENERIC_FUNCTIONS
 
-        function = flat_function(GENERIC_FUNCTIONS[step.workload.key], target.tvm_target)
+        function = GENERIC_FUNCTIONS[step.workload.key]
     else:
         from ofa_compile.compiler.kernel_registry import find_kernel
 

@@ -28,7 +28,7 @@ class Ref:
 
 @dataclass(frozen=True)
 class Step:
-    """One kernel call: inputs and packed constants, then the output buffer of `num_values`."""
+    """One kernel call: inputs, packed constants, scratch; then the output of `num_values`."""
 
     workload: Workload
     config: dict[str, int]
@@ -104,9 +104,9 @@ def _lifetimes(plan: Plan) -> tuple[dict[int, int], dict[int, int]]:
     first: dict[int, int] = {}
     last: dict[int, int] = {}
     for number, step in enumerate(plan.steps):
-        first.setdefault(step.output.index, number)
         for ref in (*step.arguments, step.output):
             if ref.space == "buffer":
+                first.setdefault(ref.index, number)
                 last[ref.index] = number
     last[plan.output.index] = len(plan.steps)
     return first, last

@@ -12,7 +12,18 @@ from tvm.ir import IRModule
 from tvm.relax.frontend.onnx import from_onnx
 from tvm.script.ir_builder import IRBuilder
 from tvm.target import Target
-from tvm.tirx import Broadcast, BufferStore, FloatImm, IntImm, PrimFunc, Ramp, Shuffle, const, transform
+from tvm.tirx import (
+    AllocBuffer,
+    Broadcast,
+    BufferStore,
+    FloatImm,
+    IntImm,
+    PrimFunc,
+    Ramp,
+    Shuffle,
+    const,
+    transform,
+)
 from tvm.tirx.script.builder import ir as builder
 
 TVM_VERSION: str = tvm.__version__
@@ -25,6 +36,7 @@ def script_of(function: PrimFunc) -> str:
 
 __all__ = [
     "TVM_VERSION",
+    "AllocBuffer",
     "Broadcast",
     "BufferStore",
     "FloatImm",

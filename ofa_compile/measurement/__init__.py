@@ -1,0 +1,1 @@
+"""Timing subnets on a target, and keeping what was learnt."""

@@ -1,0 +1,1 @@
+"""Models that judge architectures: accuracy, latency, estimates and exact costs."""

@@ -1,7 +1,6 @@
 /* Executes the steps of a network one after the other. */
 #include "ofa_network.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 void ofa_network_run(const ofa_network *network, const float *input, float *output,
@@ -17,22 +16,4 @@ void ofa_network_run(const ofa_network *network, const float *input, float *outp
     if (threads > 1) ofa_pool_rest(pool);
     size_t count = (size_t)(network->output_shape[0] * network->output_shape[1]);
     memcpy(output, arena + network->output_offset, count * sizeof(float));
-}
-
-/* Operators without a kernel of ours may ask for scratch memory in TVM's way. */
-void *TVMBackendAllocWorkspace(int device_type, int device_id, uint64_t bytes, int code,
-                               int bits);
-int TVMBackendFreeWorkspace(int device_type, int device_id, void *memory);
-
-void *TVMBackendAllocWorkspace(int device_type, int device_id, uint64_t bytes, int code,
-                               int bits) {
-    (void)device_type, (void)device_id, (void)code, (void)bits;
-    void *memory = NULL;
-    return posix_memalign(&memory, 64, (size_t)bytes) == 0 ? memory : NULL;
-}
-
-int TVMBackendFreeWorkspace(int device_type, int device_id, void *memory) {
-    (void)device_type, (void)device_id;
-    free(memory);
-    return 0;
 }

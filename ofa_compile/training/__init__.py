@@ -1,0 +1,1 @@
+"""Training of supernets: data, progressive shrinking, BN calibration, evaluation."""

@@ -22,7 +22,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 
 
 def _evaluate(node: Node) -> Any:
-    data = [value.data for value in node.inputs]
+    data: list[Any] = [value.data for value in node.inputs]
     if node.op == "reshape":
         return np.reshape(data[0], node.output.shape)
     if node.op in ("squeeze", "expand_dims", "flatten"):

@@ -29,7 +29,7 @@ def _is_ours(node: Node) -> bool:
         return False
     groups = node.attrs["groups"]
     channels = node.inputs[0].shape[1]
-    return groups == 1 or groups == channels == weight.shape[0]
+    return bool(groups == 1 or groups == channels == weight.shape[0])
 
 
 def _fuse(graph: Graph, node: Node) -> None:

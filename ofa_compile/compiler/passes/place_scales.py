@@ -28,7 +28,7 @@ def _gate(node: Node) -> int | None:
         return None
     for index in (0, 1):
         gate, other = node.inputs[index], node.inputs[1 - index]
-        if len(other.shape) == 4 and gate.shape == (*other.shape[:2], 1, 1) != other.shape:
+        if len(other.shape) == 4 and gate.shape == (*other.shape[:2], 1, 1):
             return index
     return None
 

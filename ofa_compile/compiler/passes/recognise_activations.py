@@ -1,7 +1,8 @@
 """Name activations that frontends spell out.
 
-`clip(x + 3, 0, 6) / 6` and `clip(x / 6 + 1/2, 0, 1)` → `hsigmoid(x)`; `x * hsigmoid(x)` →
-`hswish(x)`; `clip(x, 0, 6)` and `min(max(x, 0), 6)` → `relu6(x)`; `max(x, 0)` → `relu(x)`.
+`clip(x + 3, 0, 6) / 6` and `clip(x / 6 + 1/2, 0, 1)` → `hsigmoid(x)`; `x * hsigmoid(x)` and
+`x * clip(x + 3, 0, 6) / 6` → `hswish(x)`; `clip(x, 0, 6)` and `min(max(x, 0), 6)` → `relu6(x)`;
+`max(x, 0)` → `relu(x)`.
 """
 
 from __future__ import annotations
@@ -63,13 +64,27 @@ def _match_minimum(node: Node, producers: dict[int, Node]) -> tuple[str, Value] 
 
 
 def _match_scaled_clip(node: Node, producers: dict[int, Node]) -> tuple[str, Value] | None:
-    """`relu6(x + 3) / 6`; the clip has been named by the time its reader is looked at."""
+    """`relu6(x + 3) / 6`, `x * relu6(x + 3) / 6`; a clip is named before its reader is seen."""
     source = _operand(node, "divide", 6.0) or _operand(node, "multiply", 1 / 6)
-    clip = None if source is None else producers.get(source.id)
-    if clip is None or clip.attrs.get("name") != "relu6":
+    inner = None if source is None else producers.get(source.id)
+    if inner is None:
         return None
-    shifted = _operand(producers.get(clip.inputs[0].id), "add", 3.0)
-    return None if shifted is None else ("hsigmoid", shifted)
+    shifted = _clipped(inner, producers)
+    if shifted is not None:
+        return "hsigmoid", shifted
+    if inner.op != "multiply" or len(inner.inputs) != 2:
+        return None
+    for factor, clip in (inner.inputs, inner.inputs[::-1]):
+        if factor is _clipped(producers.get(clip.id), producers):
+            return "hswish", factor
+    return None
+
+
+def _clipped(clip: Node | None, producers: dict[int, Node]) -> Value | None:
+    """Return x if `clip` is `relu6(x + 3)`."""
+    if clip is None or clip.op != "activation" or clip.attrs["name"] != "relu6":
+        return None
+    return _operand(producers.get(clip.inputs[0].id), "add", 3.0)
 
 
 def _match_hswish(node: Node, producers: dict[int, Node]) -> tuple[str, Value] | None:

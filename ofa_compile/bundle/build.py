@@ -1,0 +1,259 @@
+"""From an ONNX file to a published, verified bundle."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import importlib.resources
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ofa_compile.bundle.bundle import Bundle
+from ofa_compile.bundle.executor import Executable, emulator_command, is_native
+from ofa_compile.bundle.manifest import (
+    CONTENT_FILES,
+    EXECUTABLE_NAME,
+    HEADER_NAME,
+    LABELS_NAME,
+    LIBRARY_NAME,
+    MANIFEST_NAME,
+    ONNX_NAME,
+    Figure,
+    Manifest,
+    check_labels,
+    describe_target,
+    hash_file,
+)
+from ofa_compile.bundle.native import NativeLibrary
+from ofa_compile.bundle.network_meta import render_network_meta
+from ofa_compile.bundle.preprocess import Preprocessing
+from ofa_compile.bundle.publish import publish, resolve_output, staging_folder
+from ofa_compile.bundle.verify import TOLERANCE, verify
+from ofa_compile.errors import UserInputError
+from ofa_compile.hardware.target_spec import TargetSpec
+from ofa_compile.hardware.toolchain import find_linker
+
+if TYPE_CHECKING:
+    from ofa_compile.cache import Cache
+    from ofa_compile.compiler.build import CompiledNetwork, Progress
+    from ofa_compile.space.architecture import Architecture
+
+_TOOLS = ("ofa-compile", "apache-tvm", "apache-tvm-ffi", "torch", "onnx", "numpy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BundleContents:
+    """What a bundle says besides what the compiler finds out.
+
+    Attributes
+    ----------
+    preprocessing
+        From an image to the input; its size must be the network's.
+    labels
+        One per class, or empty for "class 0" and so on.
+    architecture
+        Of the subnet; None for a network that came as an ONNX file.
+    supernet
+        Where the weights come from: at least "name" and "weights_hash".
+    network
+        Exact facts, such as "macs" and "parameters".
+    figures
+        Numbers that are predicted, estimated or measured.
+    """
+
+    preprocessing: Preprocessing
+    labels: Sequence[str] = ()
+    architecture: Architecture | None = None
+    supernet: Mapping[str, Any] | None = None
+    network: Mapping[str, Any] = field(default_factory=dict)
+    figures: Mapping[str, Figure] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """What the network computes, to check the binary against.
+
+    Attributes
+    ----------
+    inputs
+        float32 array of shape (N, 3, H, W); see `num_verification_inputs`.
+    logits
+        float32 array of shape (N, classes), from PyTorch.
+    input_kind
+        "images", "noise": what the inputs are, for the manifest.
+    tolerance
+        Largest error allowed, relative to the largest |logit|.
+    """
+
+    inputs: NDArray[np.float32]
+    logits: NDArray[np.float32]
+    input_kind: str = "noise"
+    tolerance: float = TOLERANCE
+
+
+def build_bundle(
+    onnx_path: str | Path,
+    target: TargetSpec,
+    output: str | Path,
+    contents: BundleContents,
+    *,
+    reference: Reference | None,
+    cache: Cache | None = None,
+    tuned: dict[str, dict[str, int]] | None = None,
+    progress: Progress | None = None,
+) -> Bundle:
+    """Compile a network, verify the binary and publish it as a folder, all or nothing.
+
+    The same inputs give byte-identical bundles.
+
+    Parameters
+    ----------
+    onnx_path
+        Network to compile.
+    target
+        Hardware target.
+    output
+        Folder to publish; an older bundle there is replaced in one step.
+    contents
+        Preprocessing, labels, figures.
+    reference
+        What to verify against; None publishes an unverified bundle, and the manifest says so.
+    cache, tuned, progress
+        As for `compile_onnx`.
+
+    Raises
+    ------
+    UserInputError
+        If the output folder cannot be used, or labels or sizes do not fit the network.
+    CompilationError, MissingDependencyError
+        If the network cannot be compiled here.
+    NumericMismatchError
+        If the binary's logits differ from the reference; nothing is published then.
+    """
+    onnx_path, folder = Path(onnx_path), resolve_output(Path(output))
+    if reference is not None:
+        # Found out before minutes of compiling, not after.
+        emulator_command(describe_target(target))
+    prefix = symbol_prefix(onnx_path, contents.architecture)
+    with staging_folder(folder) as staging:
+        from ofa_compile.compiler.build import compile_onnx
+
+        compiled = compile_onnx(
+            onnx_path,
+            target,
+            staging,
+            symbol_prefix=prefix,
+            network_meta=render_network_meta(contents.preprocessing, contents.labels),
+            cache=cache,
+            tuned=tuned,
+            progress=progress,
+        )
+        manifest = _manifest(compiled, target, contents, prefix)
+        _write_files(staging, onnx_path, manifest)
+        manifest = _verified(manifest, staging, reference)
+        (staging / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
+        publish(staging, folder)
+    return Bundle(folder, manifest)
+
+
+def symbol_prefix(onnx_path: Path, architecture: Architecture | None) -> str:
+    """Return the start of the exported names: of the architecture's hash, or the file's."""
+    if architecture is not None:
+        return f"ofa_{architecture.hash[:12]}_"
+    try:
+        digest = hashlib.sha256(onnx_path.read_bytes()).hexdigest()
+    except OSError as error:
+        msg = f"cannot read {onnx_path}: {error.strerror}"
+        raise UserInputError(msg) from error
+    return f"ofa_{digest[:12]}_"
+
+
+def _manifest(
+    compiled: CompiledNetwork, target: TargetSpec, contents: BundleContents, prefix: str
+) -> Manifest:
+    preprocessing = contents.preprocessing
+    size = (preprocessing.height, preprocessing.width)
+    if tuple(compiled.input_shape[1:]) != (3, *size):
+        shape = compiled.input_shape
+        msg = f"preprocessing is for 3x{size[0]}x{size[1]} but the network's input is {shape}"
+        raise UserInputError(msg)
+    architecture = contents.architecture
+    bytes_facts = {
+        "weights_bytes": compiled.weights_bytes,
+        "arena_bytes": compiled.arena_bytes,
+        "num_kernel_calls": len(compiled.steps),
+    }
+    return Manifest(
+        input_shape=tuple(compiled.input_shape),
+        output_shape=tuple(compiled.output_shape),
+        preprocessing=preprocessing,
+        labels=check_labels(contents.labels, compiled.output_shape[1]),
+        symbol_prefix=prefix,
+        target=describe_target(target),
+        architecture=None if architecture is None else json.loads(architecture.to_json()),
+        architecture_hash=None if architecture is None else architecture.hash,
+        supernet=contents.supernet,
+        network={**contents.network, **bytes_facts},
+        figures=contents.figures,
+        versions=tool_versions(target),
+    )
+
+
+def tool_versions(target: TargetSpec) -> dict[str, str]:
+    """Return the versions of what took part, without importing any of it."""
+    versions = {"linker": find_linker(target).version()}
+    for name in _TOOLS:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _write_files(staging: Path, onnx_path: Path, manifest: Manifest) -> None:
+    """Write what the compiler does not: header, ONNX file and labels."""
+    try:
+        template = importlib.resources.files("ofa_compile.runtime") / "subnet_template.h"
+        header = template.read_text(encoding="utf-8").replace("@PREFIX@", manifest.symbol_prefix)
+        (staging / HEADER_NAME).write_text(header, encoding="utf-8")
+        shutil.copyfile(onnx_path, staging / ONNX_NAME)
+        labels = "".join(f"{label}\n" for label in manifest.labels)
+        (staging / LABELS_NAME).write_text(labels, encoding="utf-8")
+    except OSError as error:
+        msg = f"cannot write to {staging}: {error.strerror}"
+        raise UserInputError(msg) from error
+
+
+def _verified(manifest: Manifest, staging: Path, reference: Reference | None) -> Manifest:
+    """Return the manifest with file hashes and the outcome of verification."""
+    files = {name: hash_file(staging / name) for name in CONTENT_FILES}
+    verification: dict[str, Any] = {"verified": False, "reason": "verification was switched off"}
+    if reference is not None:
+        verification = _verify(manifest, staging, reference)
+    return dataclasses.replace(manifest, files=files, verification=verification)
+
+
+def _verify(manifest: Manifest, staging: Path, reference: Reference) -> dict[str, Any]:
+    """Check the executable, and the library where this machine can load it; keep the worst."""
+    command = emulator_command(manifest.target)
+    executable = Executable(staging / EXECUTABLE_NAME, manifest.output_shape[1], command)
+    expected = (reference.inputs, reference.logits, reference.tolerance)
+    results = {EXECUTABLE_NAME: verify(executable.run, *expected)}
+    if is_native(manifest.target):
+        with NativeLibrary(staging / LIBRARY_NAME, manifest.symbol_prefix) as library:
+            results[LIBRARY_NAME] = verify(library.run, *expected)
+    worst = max(results.values(), key=lambda result: result.max_abs_error)
+    return {
+        **worst.to_dict(),
+        "files": sorted(results),
+        "input_kind": reference.input_kind,
+        "runner": f"emulator {Path(command[0]).name}" if command else "native",
+    }

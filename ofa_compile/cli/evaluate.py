@@ -1,0 +1,67 @@
+"""`ofa-compile evaluate`: accuracy of one subnet, or of many sampled ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ofa_compile.cli import common_options as opt
+from ofa_compile.cli.render import Output
+from ofa_compile.options import DEFAULT_SUPERNET, EvaluateOptions
+
+EPILOG = "Example: ofa-compile evaluate --data cifar10 --count 500 --output accuracy.jsonl"
+
+
+def evaluate_command(
+    data: opt.Data,
+    architecture: opt.ArchitectureFile = None,
+    count: opt.Count = 100,
+    resolution: opt.Resolution = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="JSON Lines file for sampled architectures.")
+    ] = Path("accuracy.jsonl"),
+    test: Annotated[
+        bool,
+        typer.Option("--test", help="Use the test images, not training images held out."),
+    ] = False,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Use only so many images.")
+    ] = None,
+    held_out: Annotated[
+        int, typer.Option("--held-out", min=1, help="Training images that the recipe held out.")
+    ] = 5000,
+    supernet: opt.Supernet = DEFAULT_SUPERNET,
+    space: opt.SupernetSpace = None,
+    seed: opt.Seed = 0,
+    dry_run: opt.DryRun = False,
+    as_json: opt.Json = False,
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = 0,
+) -> None:
+    """Evaluate one architecture, or sampled ones into an accuracy data set.
+
+    Interrupt it as you like: a second run with the same --output continues.
+    """
+    options = EvaluateOptions(
+        data=data,
+        supernet=supernet,
+        space=space,
+        part="test" if test else "held-out",
+        architecture=architecture,
+        count=count,
+        resolution=resolution,
+        dataset=output,
+        limit=limit,
+        held_out=held_out,
+        seed=seed,
+    )
+    channel = Output(as_json=as_json, quiet=quiet, verbose=verbose)
+    if channel.shows_dry_run(options, dry_run):
+        return
+    with channel.working() as progress:
+        from ofa_compile.workflows.learning import evaluate
+
+        report = evaluate(options, progress)
+    channel.report(report)

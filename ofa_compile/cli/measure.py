@@ -1,0 +1,45 @@
+"""`ofa-compile measure`: compile and time sampled subnets on a target."""
+
+from __future__ import annotations
+
+from ofa_compile.cli import common_options as opt
+from ofa_compile.cli.render import Output
+from ofa_compile.options import DEFAULT_SUPERNET, MeasureOptions
+
+EPILOG = "Example: ofa-compile measure --target host --count 100"
+
+
+def measure_command(
+    target: opt.Target = "host",
+    space: opt.Space = DEFAULT_SUPERNET,
+    count: opt.Count = 100,
+    resolution: opt.Resolution = None,
+    threads: opt.Threads = 1,
+    workspace: opt.Workspace = None,
+    seed: opt.Seed = 0,
+    dry_run: opt.DryRun = False,
+    as_json: opt.Json = False,
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = 0,
+) -> None:
+    """Compile and time sampled subnets on the target, into a latency data set.
+
+    Interrupt it as you like: a second run continues where the first stopped.
+    """
+    options = MeasureOptions(
+        target=target,
+        space=space,
+        count=count,
+        resolution=resolution,
+        threads=threads,
+        workspace=workspace,
+        seed=seed,
+    )
+    channel = Output(as_json=as_json, quiet=quiet, verbose=verbose)
+    if channel.shows_dry_run(options, dry_run):
+        return
+    with channel.working() as progress:
+        from ofa_compile.workflows.measuring import measure_target
+
+        report = measure_target(options, progress)
+    channel.report(report)

@@ -1,0 +1,194 @@
+"""Find out what this machine has for compiling and running, and what it lacks."""
+
+from __future__ import annotations
+
+import ctypes.util
+import dataclasses
+import importlib.metadata
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ofa_compile.errors import OfaCompileError, TargetSpecError
+from ofa_compile.hardware import host
+from ofa_compile.hardware.target_spec import TargetSpec, load_target
+from ofa_compile.hardware.toolchain import ZIG, find_emulator, find_linker, install_hint
+
+_PROGRAM = (
+    "#include <math.h>\nint main(int n, char **v) { (void)v; return sqrt(n * 9.0) != 3.0; }\n"
+)
+_TIMEOUT_S = 300  # ziglang builds its C library on first use
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Check:
+    """One finding.
+
+    Attributes
+    ----------
+    name
+        What was looked for.
+    is_ok
+        Whether it was found and works.
+    detail
+        What was found, or what is wrong.
+    hint
+        The line that installs or mends it.
+    needed_for
+        What cannot be done without it.
+    """
+
+    name: str
+    is_ok: bool
+    detail: str
+    hint: str | None = None
+    needed_for: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the finding as JSON-ready data."""
+        return dataclasses.asdict(self)
+
+
+def check_target(name_or_path: str | Path) -> list[Check]:
+    """Check a target from its TOML down to a small program built and run for it.
+
+    Raises
+    ------
+    TargetNotFoundError, TargetSpecError
+        If there is no such target, or its file is malformed.
+    """
+    target = load_target(name_or_path)
+    checks = [
+        Check(name="target file", is_ok=True, detail=target.description),
+        _attempt("TVM target", lambda: _construct_tvm_target(target)),
+        _attempt("compiler", lambda: _describe_linker(target)),
+    ]
+    if checks[-1].is_ok:
+        checks.append(_attempt("test program", lambda: _build_and_run(target)))
+    return checks
+
+
+def _attempt(name: str, action: Callable[[], str]) -> Check:
+    """Turn an action's result, or its error, into a finding."""
+    try:
+        return Check(name=name, is_ok=True, detail=action())
+    except OfaCompileError as err:
+        return Check(name=name, is_ok=False, detail=str(err), hint=err.hint)
+
+
+def _construct_tvm_target(target: TargetSpec) -> str:
+    from ofa_compile.compiler import tvm_api
+
+    try:
+        tvm_target = tvm_api.Target(target.tvm_target)
+    except (TypeError, ValueError) as err:
+        message = f"'tvm_target' of '{target.name}' is refused by TVM: {err}"
+        raise TargetSpecError(message) from err
+    return f"{tvm_target.kind.name} {target.tvm_target.get('mcpu', '')}".strip()
+
+
+def _describe_linker(target: TargetSpec) -> str:
+    linker = find_linker(target)
+    return f"{linker.name}: {linker.version()}"
+
+
+def _build_and_run(target: TargetSpec) -> str:
+    """Build a static program for the target, and run it where that is possible."""
+    linker = find_linker(target)
+    with tempfile.TemporaryDirectory(prefix="ofa-compile-") as folder:
+        source, program = Path(folder, "check.c"), Path(folder, "check")
+        source.write_text(_PROGRAM, encoding="utf-8")
+        _call([*linker.static_command, str(source), "-o", str(program), "-lm"], linker.name)
+        emulator = find_emulator(target)
+        if emulator is None and not target.is_native:
+            return "builds; cannot run here (no emulator)"
+        _call([*(emulator or []), str(program)], (emulator or [target.name])[0])
+        return f"builds and runs {'in ' + Path(emulator[0]).name if emulator else 'here'}"
+
+
+def _call(command: list[str], name: str) -> None:
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=_TIMEOUT_S)
+    except subprocess.CalledProcessError as err:
+        lines = (err.stderr or "").strip().splitlines()
+        message = (
+            f"{name} fails with status {err.returncode}: {lines[-1] if lines else 'no message'}"
+        )
+        raise OfaCompileError(message, hint=install_hint(name)) from err
+    except (OSError, subprocess.TimeoutExpired) as err:
+        message = f"{name} cannot be run: {err}"
+        raise OfaCompileError(message, hint=install_hint(name)) from err
+
+
+def examine_machine() -> list[Check]:
+    """List what this machine has and lacks, with the line that installs what is lacking."""
+    return [
+        Check(name="processor", is_ok=True, detail=_processor()),
+        Check(name="Python", is_ok=True, detail=platform.python_version()),
+        *(_package(name, why) for name, why in _PACKAGES.items()),
+        *(_program(name, why) for name, why in _PROGRAMS.items()),
+        _library("cuda", "CUDA driver", "CUDA targets"),
+        _library("vulkan", "Vulkan loader", "Vulkan targets"),
+    ]
+
+
+_PACKAGES = {
+    "apache-tvm": "compiling",
+    "apache-tvm-ffi": "compiling",
+    "torch": "supernets, training, verification",
+    "onnx": "export",
+    "xgboost-cpu": "latency predictors",
+    "onnxruntime": "comparisons with ONNX Runtime",
+    ZIG: "cross compiling without system packages",
+}
+_PROGRAMS = {
+    "gcc": "x86-64 and host targets",
+    "aarch64-linux-gnu-gcc": "arm64 targets",
+    "qemu-aarch64": "running arm64 bundles here",
+}
+
+
+def _processor() -> str:
+    target = host.detect_tvm_target()
+    return f"{host.model_name()}, {host.num_cores()} cores, {target['mcpu']}"
+
+
+def _package(name: str, needed_for: str) -> Check:
+    try:
+        version = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        hint = install_hint(ZIG).replace(ZIG, name)
+        return Check(
+            name=name, is_ok=False, detail="not installed", hint=hint, needed_for=needed_for
+        )
+    return Check(name=name, is_ok=True, detail=version, needed_for=needed_for)
+
+
+def _program(name: str, needed_for: str) -> Check:
+    path = shutil.which(name)
+    return Check(
+        name=name,
+        is_ok=path is not None,
+        detail=path or "not found",
+        hint=None if path else install_hint(name),
+        needed_for=needed_for,
+    )
+
+
+def _library(name: str, title: str, needed_for: str) -> Check:
+    found = ctypes.util.find_library(name)
+    hints = {
+        "cuda": "install the NVIDIA driver",
+        "vulkan": "sudo apt-get install libvulkan1 mesa-vulkan-drivers",
+    }
+    return Check(
+        name=title,
+        is_ok=found is not None,
+        detail=found or "not found",
+        hint=None if found else hints[name],
+        needed_for=needed_for,
+    )

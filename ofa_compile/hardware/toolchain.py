@@ -1,0 +1,158 @@
+"""Find the compiler that links for a target, and the emulator that runs its executables."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+
+from ofa_compile.errors import BuildError, MissingDependencyError
+from ofa_compile.hardware.host import host_arch
+from ofa_compile.hardware.target_spec import TargetSpec
+
+ZIG = "ziglang"
+# A bare name means the compiler for this machine; it cannot cross-compile.
+_NATIVE_COMPILERS = ("cc", "gcc", "clang")
+# Oldest glibc that aarch64 and every current x86-64 distribution satisfy.
+_ZIG_GLIBC = "2.17"
+
+_DEBIAN_PACKAGES = {
+    "aarch64-linux-gnu-gcc": "gcc-aarch64-linux-gnu libc6-dev-arm64-cross",
+    "x86_64-linux-gnu-gcc": "gcc-x86-64-linux-gnu libc6-dev-amd64-cross",
+    "gcc": "gcc libc6-dev",
+    "cc": "gcc libc6-dev",
+    "clang": "clang libc6-dev",
+    "qemu-aarch64": "qemu-user",
+    "qemu-x86_64": "qemu-user",
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Toolchain:
+    """A C compiler driver that compiles and links for one target.
+
+    Attributes
+    ----------
+    name
+        The entry of `toolchain.linkers` it came from.
+    command
+        Driver and its leading arguments, for objects and shared libraries (glibc).
+    static_command
+        Driver and its leading arguments, for fully static executables; holds ``-static``.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    static_command: tuple[str, ...]
+
+    @property
+    def is_zig(self) -> bool:
+        """Whether this is the ziglang package's compiler (static executables then use musl)."""
+        return self.name == ZIG
+
+    def version(self) -> str:
+        """First line the driver prints about its version.
+
+        Raises
+        ------
+        BuildError
+            If the driver cannot be run.
+        """
+        arguments = ["version"] if self.is_zig else ["--version"]
+        driver = self.command[: 3 if self.is_zig else 1]
+        try:
+            done = subprocess.run(
+                [*driver, *arguments], capture_output=True, text=True, check=True, timeout=120
+            )
+        except (OSError, subprocess.SubprocessError) as err:
+            message = f"{' '.join(driver)} cannot be run: {err}"
+            raise BuildError(message) from err
+        line = done.stdout.splitlines()[0] if done.stdout else ""
+        return f"zig {line}" if self.is_zig else line
+
+
+def find_linker(target: TargetSpec) -> Toolchain:
+    """Return the first of the target's `toolchain.linkers` that this machine has.
+
+    Raises
+    ------
+    MissingDependencyError
+        If it has none; the hint is the line that installs one.
+    """
+    for name in target.toolchain.linkers:
+        toolchain = _find_one(name, target.arch)
+        if toolchain is not None:
+            return toolchain
+    names = ", ".join(target.toolchain.linkers) or "nothing ('toolchain.linkers' is empty)"
+    message = f"no compiler that can link for target '{target.name}'; looked for {names}"
+    raise MissingDependencyError(message, hint=_linker_hint(target))
+
+
+def find_emulator(target: TargetSpec) -> list[str] | None:
+    """Return the command that runs the target's executables here.
+
+    Returns
+    -------
+    None if this machine runs them itself, or the target names no emulator (`is_native` tells
+    which); otherwise the command to put before the executable.
+
+    Raises
+    ------
+    MissingDependencyError
+        If the target names an emulator and this machine lacks it.
+    """
+    if target.is_native or target.emulator is None:
+        return None
+    program, *arguments = target.emulator.command
+    path = shutil.which(program)
+    if path is None:
+        message = f"target '{target.name}' runs here only in {program}, which is not installed"
+        raise MissingDependencyError(message, hint=install_hint(program))
+    return [path, *arguments]
+
+
+def install_hint(program: str) -> str:
+    """Return the line that installs a program."""
+    if program == ZIG:
+        return f"{sys.executable} -m pip install ziglang"
+    package = _DEBIAN_PACKAGES.get(program)
+    if package is None:
+        return f"install '{program}' and put it on PATH"
+    return f"sudo apt-get install {package}"
+
+
+def _linker_hint(target: TargetSpec) -> str:
+    """Name the system package if one is known, and the pip package where it is allowed."""
+    lines = [install_hint(n) for n in target.toolchain.linkers if n in _DEBIAN_PACKAGES]
+    lines = [line for line in lines if target.arch == host_arch() or "-linux-gnu" in line][:1]
+    if ZIG in target.toolchain.linkers:
+        lines.append(install_hint(ZIG))
+    return ", or: ".join(lines) or "add one to 'toolchain.linkers' in the target's file"
+
+
+def _find_one(name: str, arch: str) -> Toolchain | None:
+    """Look for one compiler; bare names count only for the machine's own architecture."""
+    if name == ZIG:
+        return _find_zig(arch)
+    if re.sub(r"-\d+$", "", name) in _NATIVE_COMPILERS and arch != host_arch():
+        return None
+    path = shutil.which(name)
+    if path is None:
+        return None
+    return Toolchain(name=name, command=(path,), static_command=(path, "-static"))
+
+
+def _find_zig(arch: str) -> Toolchain | None:
+    if importlib.util.find_spec(ZIG) is None:
+        return None
+    # zig's debug default would trap on what C leaves undefined and record source paths.
+    flags = ("-fno-sanitize=undefined", "-g0")
+    driver = (sys.executable, "-m", ZIG, "cc", "-target")
+    return Toolchain(
+        name=ZIG,
+        command=(*driver, f"{arch}-linux-gnu.{_ZIG_GLIBC}", *flags),
+        static_command=(*driver, f"{arch}-linux-musl", *flags, "-static"),
+    )

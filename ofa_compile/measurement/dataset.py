@@ -1,0 +1,250 @@
+"""Append-only store of latency records, one JSON document per line.
+
+A record is written with one `write` call and synchronised to disk. A process killed in the middle
+leaves at most a torn last line: readers ignore it and the next append cuts it off. Several
+processes may append to one file; a file lock keeps their lines apart.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Literal, cast
+
+from ofa_compile.errors import ArtifactError, DataError
+from ofa_compile.space.architecture import Architecture
+
+SCHEMA_VERSION = 1
+
+LatencyKind = Literal["measurement", "estimate"]
+Role = Literal["sample", "reference"]
+CacheState = Literal["warm", "cold"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatencyRecord:
+    """What became of timing one subnet on one target.
+
+    Attributes
+    ----------
+    architecture
+        The subnet.
+    target, target_fingerprint
+        Name of the hardware target, and the hash of its resolved description.
+    kind
+        `measurement` was read on the device, `estimate` comes from a model of it.
+    role
+        `reference` for the anchor of a session, `sample` for everything else.
+    threads, batch, precision, cache_state
+        How the subnet ran.
+    status, error
+        `failed` records keep the reason, and have no figures.
+    median_ms, p95_ms
+        Of single runs, corrected for the drift of the machine.
+    spread
+        Half the 16-84 % range of the rounds' medians, as a fraction of `median_ms`.
+    ci_half_width
+        Half of the 95 % confidence interval of the median, as a fraction of it.
+    num_runs, num_rounds
+        How many timed runs in how many interleaved rounds stand behind the figures.
+    drift
+        This record's reference time over the session's first, minus one.
+    is_converged
+        Whether the confidence interval got as narrow as was asked.
+    session
+        Names the run of `measure` that wrote this; all of its records share one reference time.
+    versions, machine
+        Tool versions, and the facts of the machine that were readable.
+    """
+
+    architecture: Architecture
+    target: str
+    target_fingerprint: str
+    kind: LatencyKind
+    role: Role = "sample"
+    threads: int = 1
+    batch: int = 1
+    precision: str = "float32"
+    cache_state: CacheState = "warm"
+    status: Literal["ok", "failed"] = "ok"
+    error: str | None = None
+    median_ms: float | None = None
+    p95_ms: float | None = None
+    spread: float | None = None
+    ci_half_width: float | None = None
+    num_runs: int = 0
+    num_rounds: int = 0
+    drift: float | None = None
+    is_converged: bool | None = None
+    session: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    machine: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """Return the record as one line of JSON, without the line end."""
+        values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        values["architecture"] = json.loads(self.architecture.to_json())
+        document = {"schema_version": SCHEMA_VERSION, **values}
+        return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> LatencyRecord:
+        """Read a record back.
+
+        Raises
+        ------
+        ArtifactError
+            If the text is no record of this schema version.
+        """
+        try:
+            document = json.loads(text)
+        except ValueError as error:
+            msg = f"not a JSON document: {text[:60]!r}"
+            raise ArtifactError(msg) from error
+        if not isinstance(document, dict):
+            msg = f"a latency record must be a JSON object, got {text[:60]!r}"
+            raise ArtifactError(msg)
+        version = document.pop("schema_version", None)
+        if version != SCHEMA_VERSION:
+            msg = (
+                f"latency record of schema version {version!r}; this version reads {SCHEMA_VERSION}"
+            )
+            raise ArtifactError(msg, hint="measure again, or use the version that wrote the file")
+        return cls._from_document(document)
+
+    @classmethod
+    def _from_document(cls, document: dict[str, Any]) -> LatencyRecord:
+        """Check the fields of a decoded record and build it."""
+        known = {item.name for item in dataclasses.fields(cls)}
+        required = {"architecture", "target", "target_fingerprint", "kind"}
+        unknown, missing = sorted(set(document) - known), sorted(required - set(document))
+        if unknown or missing:
+            msg = f"latency record with unknown fields {unknown} and missing fields {missing}"
+            raise ArtifactError(msg)
+        if document["kind"] not in ("measurement", "estimate"):
+            msg = f"kind must be 'measurement' or 'estimate', got {document['kind']!r}"
+            raise ArtifactError(msg)
+        median = document.get("median_ms")
+        is_positive = (
+            isinstance(median, int | float) and not isinstance(median, bool) and median > 0
+        )
+        if document.get("status", "ok") == "ok" and not is_positive:
+            msg = f"median_ms of a record with status 'ok' must be positive, got {median!r}"
+            raise ArtifactError(msg)
+        text = json.dumps(document.pop("architecture"))
+        return cls(architecture=Architecture.from_json(text), **document)
+
+
+class LatencyDataset:
+    """The latency records in one file, in the order they were written.
+
+    Parameters
+    ----------
+    path
+        The JSON Lines file. It need not exist yet.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+
+    def append(self, record: LatencyRecord) -> None:
+        """Add one record; it is on the disk when this returns.
+
+        Raises
+        ------
+        ArtifactError
+            If the file cannot be written.
+        """
+        line = (record.to_json() + "\n").encode()
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("ab+", buffering=0) as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                end = _cut_torn_line(cast("IO[bytes]", file))
+                try:
+                    if file.write(line) != len(line):
+                        msg = "the disk took only part of the line"
+                        raise OSError(msg)
+                    os.fsync(file.fileno())
+                except OSError:
+                    file.truncate(end)
+                    raise
+        except OSError as error:
+            msg = f"cannot append to {self.path}: {error}"
+            raise ArtifactError(msg, hint="check free space and permissions") from error
+
+    def __iter__(self) -> Iterator[LatencyRecord]:
+        """Yield every complete record.
+
+        Raises
+        ------
+        ArtifactError
+            If a complete line is no record, with file and line number.
+        """
+        for number, line in enumerate(self._complete_lines(), start=1):
+            try:
+                yield LatencyRecord.from_json(line)
+            except (ArtifactError, ValueError) as error:
+                msg = f"{self.path}, line {number}: {error}"
+                raise ArtifactError(msg, hint=getattr(error, "hint", None)) from error
+
+    def records(
+        self, *, kind: LatencyKind | None = None, target_fingerprint: str | None = None
+    ) -> list[LatencyRecord]:
+        """Return the successful samples, optionally only those of one kind and target."""
+        return [
+            record
+            for record in self
+            if record.status == "ok"
+            and record.role == "sample"
+            and kind in (None, record.kind)
+            and target_fingerprint in (None, record.target_fingerprint)
+        ]
+
+    def _complete_lines(self) -> list[str]:
+        """Return the lines that end in a line end; a torn last one is left out."""
+        try:
+            content = self.path.read_bytes()
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            msg = f"cannot read {self.path}: {error}"
+            raise ArtifactError(msg) from error
+        complete = content[: content.rfind(b"\n") + 1]
+        return complete.decode("utf-8", errors="replace").splitlines()
+
+
+def only_one_kind(records: list[LatencyRecord]) -> LatencyKind:
+    """Return the kind that all records share.
+
+    Raises
+    ------
+    DataError
+        If there are none, or measurements and estimates are mixed.
+    """
+    kinds = {record.kind for record in records}
+    if len(kinds) != 1:
+        found = " and ".join(sorted(kinds)) or "no records"
+        msg = f"a predictor is fitted on one kind of latency, found {found}"
+        raise DataError(msg, hint="keep measurements and estimates in files of their own")
+    return kinds.pop()
+
+
+def _cut_torn_line(file: IO[bytes]) -> int:
+    """Cut what a killed writer left after the last line end; return the file's new length."""
+    end = file.seek(0, os.SEEK_END)
+    if not end:
+        return 0
+    file.seek(end - 1)
+    if file.read(1) == b"\n":
+        return end
+    file.seek(0)
+    keep = file.read(end).rfind(b"\n") + 1
+    file.truncate(keep)
+    file.seek(keep)
+    return keep

@@ -1,0 +1,289 @@
+"""Measure many subnets of a space on one target, into a data set that survives anything."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import os
+import tempfile
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ofa_compile.errors import MeasurementError, OfaCompileError
+from ofa_compile.hardware.target_spec import TargetSpec
+from ofa_compile.measurement.dataset import CacheState, LatencyDataset, LatencyRecord
+from ofa_compile.measurement.latency import Reference, Runner, TimingConfig, measure_latency
+from ofa_compile.measurement.machine import machine_facts, tool_versions
+from ofa_compile.measurement.sampling import choose_architectures, reference_architecture
+from ofa_compile.progress import ProgressCallback, no_progress
+from ofa_compile.space.architecture import Architecture
+from ofa_compile.space.search_space import SearchSpace
+
+logger = logging.getLogger(__name__)
+
+Builder = Callable[[Architecture, Path], Runner]
+
+_MAX_ATTEMPTS = 2
+# Give up when this share of at least so many subnets failed: the target itself is broken then.
+_MAX_FAILED_SHARE = 0.5
+_MIN_FOR_SHARE = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureReport:
+    """What a run of `measure_subnets` did.
+
+    Attributes
+    ----------
+    num_measured, num_failed, num_skipped
+        Subnets measured now, failed now, and found in the data set already.
+    num_total
+        Successful samples of this target in the data set now.
+    num_not_converged
+        Of those measured now, how many ran out of time before the confidence interval was narrow.
+    median_spread
+        Median over those measured now of the spread between rounds, as a fraction.
+    """
+
+    num_measured: int
+    num_failed: int
+    num_skipped: int
+    num_total: int
+    num_not_converged: int
+    median_spread: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureConfig:
+    """How subnets are run.
+
+    Attributes
+    ----------
+    timing
+        How long and how exactly each is timed.
+    threads
+        Threads of the subnet, for the record; `build` sets them.
+    cache_state
+        Whether the caches are warm or flushed before each run, for the record likewise.
+    pins_core
+        Keep a one-thread run on the core it is on.
+    """
+
+    timing: TimingConfig = dataclasses.field(default_factory=TimingConfig)
+    threads: int = 1
+    cache_state: CacheState = "warm"
+    pins_core: bool = True
+
+
+def measure_subnets(
+    space: SearchSpace,
+    target: TargetSpec,
+    count: int,
+    *,
+    build: Builder,
+    dataset: LatencyDataset,
+    resolution: int | None = None,
+    seed: int = 0,
+    config: MeasureConfig | None = None,
+    progress: ProgressCallback = no_progress,
+) -> MeasureReport:
+    """Measure until the data set holds `count` chosen subnets; what it holds already is kept.
+
+    Parameters
+    ----------
+    space, target
+        What to measure, and on what.
+    count
+        How many different subnets of the seed's list the data set shall hold.
+    build
+        Makes a runner of an architecture; gets an empty folder that lives as long as the runner.
+        A runner with a `close` method is closed.
+    dataset
+        Where records go, one by one.
+    resolution
+        Only this resolution.
+    seed
+        Chooses the subnets.
+    config
+        How they are run.
+    progress
+        Called after each subnet.
+
+    Raises
+    ------
+    MeasurementError
+        If the reference network fails, or half of the subnets.
+    ArchitectureError
+        If the space does not have the resolution.
+    ArtifactError
+        If the data set cannot be read or written.
+    """
+    session = _Session(space, target, build, dataset, config or MeasureConfig())
+    wanted = choose_architectures(space, count, seed=seed, resolution=resolution)
+    todo = [architecture for architecture in wanted if not session.is_done(architecture)]
+    done: list[LatencyRecord] = []
+    progress("measure", len(wanted) - len(todo), len(wanted))
+    if todo:
+        with session.ready():
+            for number, architecture in enumerate(todo, start=1):
+                done.append(session.measure(architecture))
+                _check_failures(done)
+                progress("measure", len(wanted) - len(todo) + number, len(wanted))
+    return _report(session, done, len(wanted) - len(todo))
+
+
+class _Session:
+    """One run of `measure_subnets`: a reference network in place, and what is known already."""
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        target: TargetSpec,
+        build: Builder,
+        dataset: LatencyDataset,
+        config: MeasureConfig,
+    ) -> None:
+        self.dataset, self.config, self.build = dataset, config, build
+        self.reference_architecture = reference_architecture(space)
+        self._target_fingerprint = target.fingerprint
+        self._common: dict[str, Any] = {
+            "target": target.name,
+            "target_fingerprint": target.fingerprint,
+            "kind": "measurement",
+            "threads": config.threads,
+            "cache_state": config.cache_state,
+            "session": uuid.uuid4().hex[:12],
+            "versions": tool_versions(),
+        }
+        records = [record for record in dataset if self._is_comparable(record)]
+        samples = [record for record in records if record.role == "sample"]
+        self._measured = {record.architecture.hash for record in samples if record.status == "ok"}
+        self._attempts = Counter(record.architecture.hash for record in samples)
+        self._anchor_ms = next(
+            (
+                record.median_ms
+                for record in records
+                if record.role == "reference"
+                and record.architecture == self.reference_architecture
+                and record.status == "ok"
+            ),
+            None,
+        )
+        self._reference: Reference | None = None
+
+    def is_done(self, architecture: Architecture) -> bool:
+        """Tell whether a subnet is measured, or failed too often."""
+        name = architecture.hash
+        return name in self._measured or self._attempts[name] >= _MAX_ATTEMPTS
+
+    @property
+    def num_total(self) -> int:
+        """Successful samples that compare with this session's."""
+        return sum(
+            self._is_comparable(record) and record.role == "sample" and record.status == "ok"
+            for record in self.dataset
+        )
+
+    @contextlib.contextmanager
+    def ready(self) -> Iterator[None]:
+        """Pin the core and hold the reference network for the time of the block."""
+        pins = self.config.pins_core and self.config.threads == 1
+        with _pinned() if pins else contextlib.nullcontext():  # noqa: SIM117 - order matters
+            with self._built(self.reference_architecture) as runner:
+                timing = self.config.timing
+                self._reference = Reference(runner, anchor_ms=self._anchor_ms, config=timing)
+                if self._anchor_ms is None:
+                    self._write_anchor()
+                yield
+        self._reference = None
+
+    def measure(self, architecture: Architecture) -> LatencyRecord:
+        """Build, time and record one subnet; a failure is recorded too."""
+        reference = self._reference
+        assert reference is not None  # inside `ready`
+        try:
+            with self._built(architecture) as runner:
+                figures = dataclasses.asdict(measure_latency(runner, reference))
+        except OfaCompileError as error:
+            logger.warning("subnet %s failed: %s", architecture.short_hash, error)
+            figures = {"status": "failed", "error": f"{type(error).__name__}: {error}"}
+        record = LatencyRecord(
+            architecture=architecture, machine=machine_facts(), **self._common, **figures
+        )
+        self.dataset.append(record)
+        return record
+
+    def _write_anchor(self) -> None:
+        """Record the reference's time: the scale of this and all later sessions."""
+        assert self._reference is not None
+        record = LatencyRecord(
+            architecture=self.reference_architecture,
+            role="reference",
+            median_ms=self._reference.anchor_ms,
+            machine=machine_facts(),
+            **self._common,
+        )
+        self.dataset.append(record)
+
+    @contextlib.contextmanager
+    def _built(self, architecture: Architecture) -> Iterator[Runner]:
+        """Build a runner and clean up after it."""
+        with tempfile.TemporaryDirectory(prefix="ofa-compile-measure-") as folder:
+            runner = self.build(architecture, Path(folder))
+            try:
+                yield runner
+            finally:
+                close = getattr(runner, "close", None)
+                if close is not None:
+                    close()
+
+    def _is_comparable(self, record: LatencyRecord) -> bool:
+        """Tell whether a record ran under the same conditions."""
+        return (
+            record.kind == "measurement"
+            and record.target_fingerprint == self._target_fingerprint
+            and record.threads == self.config.threads
+            and record.cache_state == self.config.cache_state
+            and record.architecture.space == self.reference_architecture.space
+        )
+
+
+def _check_failures(done: list[LatencyRecord]) -> None:
+    """Stop when so much fails that going on is of no use."""
+    failed = [record for record in done if record.status == "failed"]
+    if len(done) >= _MIN_FOR_SHARE and len(failed) >= _MAX_FAILED_SHARE * len(done):
+        msg = f"{len(failed)} of {len(done)} subnets failed, the last one with {failed[-1].error}"
+        raise MeasurementError(msg, hint="run `ofa-compile doctor`; a second run continues")
+
+
+def _report(session: _Session, done: list[LatencyRecord], num_skipped: int) -> MeasureReport:
+    """Count what happened."""
+    measured = [record for record in done if record.status == "ok"]
+    spreads = sorted(record.spread for record in measured if record.spread is not None)
+    return MeasureReport(
+        num_measured=len(measured),
+        num_failed=len(done) - len(measured),
+        num_skipped=num_skipped,
+        num_total=session.num_total,
+        num_not_converged=sum(not record.is_converged for record in measured),
+        median_spread=spreads[len(spreads) // 2] if spreads else None,
+    )
+
+
+@contextlib.contextmanager
+def _pinned() -> Iterator[None]:
+    """Keep this thread on one core, where the system can do that."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(allowed)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)

@@ -1,0 +1,268 @@
+"""What each command can be asked: frozen option sets, one per verb (standard library only).
+
+The command line fills them, the library's entry points take them, and a resolved run is stored
+beside its results as `to_dict` gives it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+DEFAULT_SUPERNET = "ofa_mbv3_cifar"
+DEFAULT_OUTPUT = Path("ofa-bundle")
+WORKSPACE_ROOT = Path("ofa-workspace")
+
+
+def default_workspace(target: str) -> Path:
+    """Return the folder for a target's measurements: ``./ofa-workspace/<target>``."""
+    return WORKSPACE_ROOT / Path(target).stem
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Options:
+    """Base: a JSON-ready view."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the options as JSON-ready data (paths as text)."""
+        items = dataclasses.asdict(self).items()
+        return {key: str(value) if isinstance(value, Path) else value for key, value in items}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SupernetOptions(_Options):
+    """Where the weights come from.
+
+    Attributes
+    ----------
+    supernet
+        Name of an embedded supernet, or the path of a checkpoint.
+    space
+        Search space, needed for a checkpoint that does not name its own.
+    calibration_data
+        Folder or archive of images for BN calibration; None uses what ships with the supernet.
+    no_calibration
+        Keep the running statistics of the checkpoint.
+    seed
+        Seed of every random choice.
+    """
+
+    supernet: str = DEFAULT_SUPERNET
+    space: str | None = None
+    calibration_data: Path | None = None
+    no_calibration: bool = False
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LimitOptions(_Options):
+    """Limits for a search; None means no limit.
+
+    Attributes
+    ----------
+    resolution
+        Search only subnets of this input resolution.
+    accuracy_predictor
+        File of an accuracy predictor; None uses the one that ships with the search space.
+    latency_predictor
+        File of a latency predictor; None uses the workspace's, or else an estimate.
+    workspace
+        Folder of results; None means `default_workspace(target)`.
+    """
+
+    max_latency_ms: float | None = None
+    max_macs: float | None = None
+    max_size_bytes: float | None = None
+    max_activation_bytes: float | None = None
+    resolution: int | None = None
+    accuracy_predictor: Path | None = None
+    latency_predictor: Path | None = None
+    workspace: Path | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CompileOptions(SupernetOptions, LimitOptions):
+    """From a supernet to a verified bundle.
+
+    Attributes
+    ----------
+    target
+        Name of a hardware target, or the path of its TOML.
+    output
+        Folder the bundle is published as, replacing what is there.
+    architecture
+        JSON file of the architecture; None searches for one.
+    verify
+        Compare the binary with PyTorch and fail above the tolerance.
+    accuracy_data
+        Labelled images; the subnet's accuracy on the test part goes into the manifest.
+    threads
+        Default number of threads of the binary.
+    """
+
+    target: str
+    output: Path = DEFAULT_OUTPUT
+    architecture: Path | None = None
+    verify: bool = True
+    accuracy_data: Path | None = None
+    threads: int = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExportOptions(SupernetOptions):
+    """One architecture to ONNX.
+
+    Attributes
+    ----------
+    architecture
+        JSON file; None takes the largest architecture of the space.
+    resolution
+        Input size, overriding the architecture's.
+    """
+
+    output: Path
+    architecture: Path | None = None
+    resolution: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SearchOptions(LimitOptions):
+    """The Pareto front of a space on a target, or the best subnet under limits.
+
+    Attributes
+    ----------
+    output
+        Folder for ``front.json`` and one architecture file per member; None writes nothing.
+    verify_top
+        Measure this many winners on the target.
+    """
+
+    target: str = "host"
+    space: str = DEFAULT_SUPERNET
+    population: int = 100
+    generations: int = 100
+    output: Path | None = None
+    verify_top: int = 0
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MeasureOptions(_Options):
+    """Compile and time sampled subnets on a target; a second run continues the first.
+
+    Attributes
+    ----------
+    count
+        Subnets the data set shall hold at the end.
+    resolution
+        Measure only this resolution; None samples the space's.
+    """
+
+    target: str = "host"
+    space: str = DEFAULT_SUPERNET
+    count: int = 100
+    resolution: int | None = None
+    threads: int = 1
+    workspace: Path | None = None
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FitLatencyOptions(_Options):
+    """A latency predictor from a latency data set.
+
+    Attributes
+    ----------
+    dataset
+        JSON Lines file; None takes the workspace's.
+    output
+        Predictor to write; None writes into the workspace.
+    """
+
+    target: str = "host"
+    space: str = DEFAULT_SUPERNET
+    dataset: Path | None = None
+    output: Path | None = None
+    workspace: Path | None = None
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FitAccuracyOptions(_Options):
+    """An accuracy predictor from an accuracy data set.
+
+    Attributes
+    ----------
+    part
+        Use the records of this part of the data: "held-out" or "test".
+    """
+
+    dataset: Path
+    output: Path
+    space: str = DEFAULT_SUPERNET
+    part: str = "held-out"
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainOptions(_Options):
+    """Train a supernet by progressive shrinking; a second run continues the first.
+
+    Attributes
+    ----------
+    data
+        Folder or archive of images, one folder per class under train/ and test/.
+    output
+        Folder for checkpoint, log and the final weights.
+    recipe
+        Name of a shipped recipe, or path of a TOML file.
+    init
+        Supernet to start from; None for fresh weights.
+    max_steps
+        Stop after this many steps of the schedule.
+    threads
+        Threads of PyTorch; None leaves them.
+    """
+
+    data: Path
+    output: Path
+    space: str = DEFAULT_SUPERNET
+    recipe: str = "cifar"
+    init: str | None = None
+    max_steps: int | None = None
+    threads: int | None = None
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluateOptions(_Options):
+    """Accuracy of one architecture, or of many sampled ones into a data set.
+
+    Attributes
+    ----------
+    data
+        Labelled images; training images among them calibrate batch norm.
+    part
+        "test" for the test images, "held-out" for training images that training left out.
+    architecture
+        JSON file; None samples `count` architectures.
+    dataset
+        JSON Lines file that sampled results are appended to, and that a second run continues.
+    limit
+        Use only so many images.
+    held_out
+        Training images that the training recipe held out.
+    """
+
+    data: Path
+    supernet: str = DEFAULT_SUPERNET
+    space: str | None = None
+    part: str = "held-out"
+    architecture: Path | None = None
+    count: int = 100
+    resolution: int | None = None
+    dataset: Path = Path("accuracy.jsonl")
+    limit: int | None = None
+    held_out: int = 5000
+    seed: int = 0

@@ -1,0 +1,297 @@
+"""Images for training and evaluation, decoded once and kept in memory as uint8.
+
+Accepted: a folder with one folder of images per class, below ``train/`` and ``test/`` (or without
+them: then there are no test images), or a tar archive of such folders.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import os
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+from torch.nn import functional
+
+from ofa_compile.errors import DataError
+
+__all__ = ["ImageData", "load_images", "normalize", "resize", "split_indices"]
+
+_LOGGER = logging.getLogger(__name__)
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"}
+_CACHE_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageData:
+    """A decoded data set.
+
+    Attributes
+    ----------
+    train_images, test_images
+        Images of shape (n, height, width, 3), uint8, RGB.
+    train_labels, test_labels
+        Class indices of shape (n,), int64.
+    labels
+        Class names in index order.
+    mean, std
+        Per-channel mean and standard deviation of the training images, scaled to 0..1.
+    skipped
+        Files that could not be decoded.
+    """
+
+    train_images: NDArray[np.uint8]
+    train_labels: NDArray[np.int64]
+    test_images: NDArray[np.uint8]
+    test_labels: NDArray[np.int64]
+    labels: tuple[str, ...]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    skipped: tuple[str, ...] = field(default=())
+
+
+def _folder_files(root: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
+    """Yield the relative path and the content of every image file below `root`, sorted."""
+    for path in sorted(root.rglob("*")):
+        if path.suffix.lower() in _SUFFIXES and path.is_file():
+            yield PurePosixPath(path.relative_to(root).as_posix()), path.read_bytes()
+
+
+def _archive_files(path: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
+    """Yield the path and the content of every image file in a tar archive, in archive order."""
+    try:
+        with tarfile.open(path) as archive:
+            for member in archive:
+                name = PurePosixPath(member.name)
+                content = archive.extractfile(member) if member.isfile() else None
+                if content is not None and name.suffix.lower() in _SUFFIXES:
+                    yield name, content.read()
+    except (tarfile.TarError, EOFError, OSError) as err:
+        message = f"cannot read {path} as a tar archive: {err}"
+        raise DataError(message, hint="Give a folder with one folder of images per class.") from err
+
+
+def _place(name: PurePosixPath) -> tuple[bool, str]:
+    """Return whether a file is a test image, and its class."""
+    parts = name.parts
+    label = parts[-2] if len(parts) > 1 else ""
+    return len(parts) > 2 and parts[-3] in ("test", "val"), label
+
+
+def _decode(content: bytes, size: int | None) -> NDArray[np.uint8]:
+    """Decode one image; with `size`, scale and crop it to a square of that size."""
+    with Image.open(io.BytesIO(content)) as file:
+        image = file.convert("RGB")
+        if size is not None and image.size != (size, size):
+            scale = size / min(image.size)
+            wanted = [max(size, round(side * scale)) for side in image.size]
+            image = image.resize((wanted[0], wanted[1]), Image.Resampling.BILINEAR)
+            left, top = (wanted[0] - size) // 2, (wanted[1] - size) // 2
+            image = image.crop((left, top, left + size, top + size))
+        return np.asarray(image, dtype=np.uint8)
+
+
+def _read(path: Path, size: int | None) -> ImageData:
+    """Decode everything; unreadable images are listed, not fatal."""
+    files = _folder_files(path) if path.is_dir() else _archive_files(path)
+    rows: list[tuple[bool, str, str, NDArray[np.uint8]]] = []
+    skipped = []
+    for name, content in files:
+        try:
+            image = _decode(content, size)
+        except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as err:
+            skipped.append(str(name))
+            _LOGGER.warning("skipped %s: %s", name, err)
+            continue
+        if size is None and image.shape[0] == image.shape[1]:
+            size = image.shape[0]
+        elif size is None:
+            size = min(image.shape[:2])
+            image = _decode(content, size)
+        is_test, label = _place(name)
+        rows.append((is_test, label, str(name), image))
+    if not any(not row[0] for row in rows):
+        message = f"{path} holds no readable training images (one folder per class)"
+        raise DataError(message, hint="Expected <data>/train/<class>/<image>.jpg.")
+    rows.sort(key=lambda row: row[:3])
+    return _assemble(rows, tuple(skipped))
+
+
+def _assemble(
+    rows: list[tuple[bool, str, str, NDArray[np.uint8]]], skipped: tuple[str, ...]
+) -> ImageData:
+    """Build the data set from sorted rows of (is test, class, name, image)."""
+    labels = sorted({label for _, label, _, _ in rows})
+    index = {label: i for i, label in enumerate(labels)}
+    train, test = ([row for row in rows if row[0] is is_test] for is_test in (False, True))
+    shape = rows[0][3].shape
+    images = [
+        np.stack([row[3] for row in part]) if part else np.empty((0, *shape), np.uint8)
+        for part in (train, test)
+    ]
+    targets = [np.array([index[row[1]] for row in part], np.int64) for part in (train, test)]
+    mean, std = channel_statistics(images[0])
+    return ImageData(
+        train_images=images[0],
+        train_labels=targets[0],
+        test_images=images[1],
+        test_labels=targets[1],
+        labels=tuple(labels),
+        mean=mean,
+        std=std,
+        skipped=skipped,
+    )
+
+
+def channel_statistics(
+    images: NDArray[np.uint8],
+) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Return per-channel mean and standard deviation in 0..1, rounded to four digits."""
+    counts = [np.bincount(images[..., c].ravel(), minlength=256) for c in range(3)]
+    levels = np.arange(256) / 255.0
+    means = [float(np.average(levels, weights=count)) for count in counts]
+    stds = [
+        float(np.sqrt(np.average((levels - mean) ** 2, weights=count)))
+        for mean, count in zip(means, counts, strict=True)
+    ]
+    mean = tuple(round(value, 4) for value in means)
+    std = tuple(round(max(value, 1e-4), 4) for value in stds)
+    return (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])
+
+
+def _fingerprint(path: Path, size: int | None) -> str:
+    """Return a hash that changes when the data set on disk does."""
+    digest = hashlib.sha256(f"{_CACHE_VERSION} {size}".encode())
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    for file in files:
+        status = file.stat()
+        name = file.name if path.is_file() else file.relative_to(path).as_posix()
+        digest.update(f"{name} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def load_images(
+    path: str | os.PathLike[str], *, size: int | None = None, cache: Path | None = None
+) -> ImageData:
+    """Decode a data set, or take its decoded form from `cache`.
+
+    Parameters
+    ----------
+    path
+        Folder of class folders, with or without ``train/`` and ``test/``; or a tar archive of it.
+    size
+        Height and width that every image is scaled and cropped to; None takes the first image's.
+    cache
+        Folder for the decoded arrays; None decodes anew.
+
+    Returns
+    -------
+    The decoded data set.
+
+    Raises
+    ------
+    DataError
+        If the path does not exist or holds no readable training images.
+    """
+    source = Path(path)
+    if not source.exists():
+        message = f"data set {source} does not exist"
+        raise DataError(message, hint="Give a folder with one folder of images per class.")
+    if cache is None:
+        return _read(source, size)
+    file = cache / f"images-{_fingerprint(source, size)}.npz"
+    if file.exists():
+        with np.load(file) as stored:
+            values = {name: stored[name] for name in stored.files}
+        texts = {name: tuple(values.pop(name).tolist()) for name in ("labels", "skipped")}
+        mean, std = (tuple(values.pop(name).tolist()) for name in ("mean", "std"))
+        fields: dict[str, Any] = {**values, **texts, "mean": mean, "std": std}
+        return ImageData(**fields)
+    data = _read(source, size)
+    cache.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
+    arrays: dict[str, Any] = {name: np.asarray(value) for name, value in vars(data).items()}
+    arrays["skipped"] = np.asarray(data.skipped, dtype=np.str_)
+    with partial.open("wb") as stream:
+        np.savez(stream, **arrays)
+    partial.replace(file)
+    return data
+
+
+def split_indices(
+    count: int, held_out: int, seed: int = 0
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Split training image indices into those to train on and those held out.
+
+    The split depends on `count` and `seed` only, so that `evaluate` holds out what `train` did.
+
+    Returns
+    -------
+    Sorted index arrays: kept, held out.
+    """
+    order = np.random.default_rng([seed, count]).permutation(count)
+    return np.sort(order[held_out:]), np.sort(order[:held_out])
+
+
+def normalize(
+    images: NDArray[np.uint8],
+    mean: tuple[float, float, float],
+    std: tuple[float, float, float],
+) -> Tensor:
+    """Turn uint8 NHWC images into a normalised float32 NCHW tensor in channels-last format."""
+    x = torch.from_numpy(images).permute(0, 3, 1, 2).float()
+    scale = torch.tensor(std).view(1, 3, 1, 1) * 255.0
+    shift = torch.tensor(mean).view(1, 3, 1, 1) * 255.0
+    return ((x - shift) / scale).contiguous(memory_format=torch.channels_last)
+
+
+def resize(images: Tensor, resolution: int) -> Tensor:
+    """Scale NCHW float images to `resolution`, bilinear with antialiasing."""
+    if tuple(images.shape[-2:]) == (resolution, resolution):
+        return images
+    scaled = functional.interpolate(
+        images, size=(resolution, resolution), mode="bilinear", antialias=True
+    )
+    return scaled.contiguous(memory_format=torch.channels_last)
+
+
+def augment(
+    images: NDArray[np.uint8], rng: np.random.Generator, *, padding: int = 4
+) -> NDArray[np.uint8]:
+    """Crop each image at random out of its reflection-padded self, and flip half of them.
+
+    Parameters
+    ----------
+    images
+        Images of shape (n, height, width, 3), uint8.
+    rng
+        Source of the offsets and flips.
+    padding
+        Pixels added on each side before cropping.
+
+    Returns
+    -------
+    Images of the same shape.
+    """
+    count, height, width, _ = images.shape
+    edges = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+    padded = np.pad(images, edges, mode="reflect")
+    rows, columns = (
+        rng.integers(0, 2 * padding + 1, (count, 1)) + np.arange(side) for side in (height, width)
+    )
+    flips = rng.random(count) < 0.5
+    columns[flips] = columns[flips, ::-1]
+    cropped: NDArray[np.uint8] = padded[
+        np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]
+    ]
+    return cropped

@@ -1,0 +1,290 @@
+"""Accuracy of subnets: one, or many into an append-only data set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ofa_compile.errors import DataError
+from ofa_compile.predictors.accuracy_dataset import AccuracyRecord, append_record, read_records
+from ofa_compile.space import Architecture, SearchSpace
+from ofa_compile.supernet import Supernet
+from ofa_compile.training.bn_calibration import calibrate_bn
+from ofa_compile.training.data import ImageData, normalize, resize, split_indices
+from ofa_compile.training.native import use_channels_last
+
+__all__ = [
+    "EvaluationImages",
+    "calibrated_subnet",
+    "evaluate_architectures",
+    "evaluate_subnet",
+    "held_out_images",
+    "sample_spread",
+    "test_set_images",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationImages:
+    """Images to evaluate on and to calibrate with.
+
+    Attributes
+    ----------
+    images
+        Normalised images of shape (n, 3, height, width), float32.
+    labels
+        Classes of shape (n,).
+    calibration
+        Normalised images for BN calibration, none of which is in `images`.
+    data
+        What the images are: ``train-held-out`` or ``test``.
+    """
+
+    images: Tensor
+    labels: Tensor
+    calibration: Tensor
+    data: str
+
+
+def _evaluation_images(
+    data: ImageData,
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    calibration_index: NDArray[np.int64],
+    name: str,
+) -> EvaluationImages:
+    if len(images) == 0:
+        message = f"there are no images to evaluate on ({name})"
+        raise DataError(message)
+    return EvaluationImages(
+        images=normalize(images, data.mean, data.std),
+        labels=torch.from_numpy(labels),
+        calibration=normalize(data.train_images[calibration_index], data.mean, data.std),
+        data=name,
+    )
+
+
+def _calibration_index(kept: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Choose training images to calibrate on, the same for every caller."""
+    return np.random.default_rng(0).permutation(kept)[:count]
+
+
+def held_out_images(
+    data: ImageData, *, held_out: int = 5000, count: int = 2000, calibration: int = 1000
+) -> EvaluationImages:
+    """Return `count` of the training images that `train` held out, and calibration images.
+
+    Parameters
+    ----------
+    data
+        Data set.
+    held_out
+        How many images training held out (the recipe's `held_out`).
+    count
+        How many of them to evaluate on.
+    calibration
+        Training images to calibrate on.
+    """
+    kept, held = split_indices(len(data.train_images), held_out)
+    held = np.random.default_rng(0).permutation(held)[:count]
+    index = _calibration_index(kept, calibration)
+    images, labels = data.train_images[held], data.train_labels[held]
+    return _evaluation_images(data, images, labels, index, "train-held-out")
+
+
+def test_set_images(
+    data: ImageData,
+    *,
+    held_out: int = 5000,  # noqa: PT028 - not a test
+    calibration: int = 2000,  # noqa: PT028
+) -> EvaluationImages:
+    """Return the test images, with training images to calibrate on."""
+    kept, _ = split_indices(len(data.train_images), held_out)
+    index = _calibration_index(kept, calibration)
+    return _evaluation_images(data, data.test_images, data.test_labels, index, "test")
+
+
+test_set_images.__test__ = False  # type: ignore[attr-defined]  # pytest: not a test
+
+
+@torch.no_grad()
+def evaluate_subnet(
+    subnet: nn.Module, images: Tensor, labels: Tensor, *, batch_size: int = 250
+) -> float:
+    """Return the fraction of images whose class a subnet gets right.
+
+    Parameters
+    ----------
+    subnet
+        Network in evaluation mode.
+    images
+        Normalised images of shape (n, 3, height, width) at the subnet's resolution.
+    labels
+        Classes of shape (n,).
+    batch_size
+        Images per pass.
+    """
+    if len(images) == 0:
+        message = "there are no images to evaluate on"
+        raise DataError(message)
+    correct = 0
+    for start in range(0, len(images), batch_size):
+        y = labels[start : start + batch_size]
+        x = images[start : start + batch_size].contiguous(memory_format=torch.channels_last)
+        correct += int((subnet(x).argmax(dim=1) == y).sum())
+    return correct / len(images)
+
+
+def calibrated_subnet(
+    supernet: Supernet, architecture: Architecture, calibration: Tensor
+) -> nn.Module:
+    """Extract a subnet and calibrate its batch norms.
+
+    Parameters
+    ----------
+    supernet
+        Source of the weights.
+    architecture
+        Which subnet.
+    calibration
+        Normalised images of any size; scaled to the architecture's resolution.
+
+    Returns
+    -------
+    Static subnet in evaluation mode.
+    """
+    subnet = use_channels_last(supernet.extract(architecture))
+    calibrate_bn(subnet, resize(calibration, architecture.resolution))
+    return subnet
+
+
+def evaluate_architectures(
+    supernet: Supernet,
+    architectures: Sequence[Architecture],
+    images: EvaluationImages,
+    output: Path,
+    *,
+    progress: Callable[[int, int, AccuracyRecord | None], None] | None = None,
+) -> list[AccuracyRecord]:
+    """Evaluate subnets and append each accuracy to a data set as it is known.
+
+    Architectures that the data set already holds for the same weights and images are passed over,
+    so an interrupted call goes on where it stopped.
+
+    Parameters
+    ----------
+    supernet
+        Source of the weights.
+    architectures
+        Subnets to evaluate; duplicates are evaluated once.
+    images
+        Images to evaluate on and to calibrate with.
+    output
+        JSON Lines file, created if need be.
+    progress
+        Called after every subnet with the number done, the total and the record (None for one
+        that was there before).
+
+    Returns
+    -------
+    One record per distinct architecture, in order of first appearance.
+
+    Raises
+    ------
+    DataError
+        If `output` exists and is no accuracy data set.
+    ArchitectureError
+        If an architecture lies outside the supernet's space.
+    """
+    for architecture in architectures:
+        supernet.space.validate(architecture)
+    weights = supernet.weights_hash
+    known = {
+        record.architecture: record
+        for record in read_records(output)
+        if (record.supernet, record.data, record.num_images, record.num_calibration_images)
+        == (weights, images.data, len(images.images), len(images.calibration))
+    }
+    scaled = _ScaledImages(images)
+    results = []
+    distinct = list(dict.fromkeys(architectures))
+    for done, architecture in enumerate(distinct, start=1):
+        record = known.get(architecture)
+        is_new = record is None
+        if record is None:
+            record = _evaluate(supernet, architecture, images, scaled, weights)
+            append_record(output, record)
+        results.append(record)
+        if progress is not None:
+            progress(done, len(distinct), record if is_new else None)
+    return results
+
+
+class _ScaledImages:
+    """The images at each resolution, scaled once."""
+
+    def __init__(self, images: EvaluationImages) -> None:
+        self._images = images
+        self._scaled: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def at(self, resolution: int) -> tuple[Tensor, Tensor]:
+        """Return evaluation and calibration images at a resolution."""
+        if resolution not in self._scaled:
+            both = (self._images.images, self._images.calibration)
+            first, second = (resize(x, resolution) for x in both)
+            self._scaled[resolution] = (first, second)
+        return self._scaled[resolution]
+
+
+def _evaluate(
+    supernet: Supernet,
+    architecture: Architecture,
+    images: EvaluationImages,
+    scaled: _ScaledImages,
+    weights: str,
+) -> AccuracyRecord:
+    evaluation, calibration = scaled.at(architecture.resolution)
+    subnet = calibrated_subnet(supernet, architecture, calibration)
+    return AccuracyRecord(
+        architecture=architecture,
+        top1=evaluate_subnet(subnet, evaluation, images.labels),
+        num_images=len(evaluation),
+        num_calibration_images=len(calibration),
+        data=images.data,
+        supernet=weights,
+    )
+
+
+def sample_spread(space: SearchSpace, count: int, rng: np.random.Generator) -> list[Architecture]:
+    """Sample distinct architectures spread over the whole range of sizes.
+
+    Uniform choices crowd around the middle of a space. Here each architecture first draws, per
+    kind of choice (resolution, depth, kernel size, ...), how far it leans to small or large
+    values; the smallest and the largest architecture come first.
+
+    Parameters
+    ----------
+    space
+        Search space.
+    count
+        How many architectures.
+    rng
+        Source of the choices.
+    """
+    chosen = dict.fromkeys((space.smallest(), space.largest()))
+    sizes = np.array([len(gene.choices) for gene in space.genes])
+    kinds = [gene.name.split(".")[0] for gene in space.genes]
+    limit = min(count, space.size())
+    while len(chosen) < limit:
+        lean = {kind: rng.random() for kind in dict.fromkeys(kinds)}
+        probabilities = np.array([lean[kind] for kind in kinds])
+        row = rng.binomial(sizes - 1, probabilities)
+        uniform = rng.integers(0, sizes)
+        chosen[space.from_indices(np.where(rng.random(len(row)) < 0.3, uniform, row))] = None
+    return list(chosen)[:count]

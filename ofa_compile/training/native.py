@@ -1,0 +1,140 @@
+"""Compile and load the C sources of our torch operators, once per machine."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from importlib.resources import files
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
+_LOGGER = logging.getLogger(__name__)
+_FLAGS = ("-O3", "-march=native", "-ffast-math", "-std=gnu11", "-fPIC", "-shared", "-fopenmp")
+
+
+def _cache_folder() -> Path:
+    """Return the folder for compiled operators: OFA_COMPILE_CACHE, else the XDG cache."""
+    chosen = os.environ.get("OFA_COMPILE_CACHE")
+    if chosen:
+        return Path(chosen) / "torch-operators"
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "ofa-compile" / "torch-operators"
+
+
+def _processor() -> str:
+    """Return a text that changes with the instruction set, which -march=native depends on."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
+
+
+def _flags(processor: str) -> tuple[str, ...]:
+    """Return the compiler's options; GCC picks half-width vectors unless told otherwise."""
+    return (*_FLAGS, "-mprefer-vector-width=512") if "avx512f" in processor else _FLAGS
+
+
+def compile_source(name: str, source: bytes) -> Path:
+    """Compile C `source` unless the cache folder has it.
+
+    Parameters
+    ----------
+    name
+        Stem of the library's file name.
+    source
+        The C code.
+
+    Returns
+    -------
+    Path of the shared library.
+
+    Raises
+    ------
+    OSError
+        If there is no compiler or it fails.
+    """
+    compiler = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc")
+    if compiler is None:
+        message = "no C compiler (cc or gcc) on PATH"
+        raise OSError(message)
+    processor = _processor()
+    flags = _flags(processor)
+    key = hashlib.sha256(source)
+    key.update(" ".join((compiler, platform.machine(), processor, *flags)).encode())
+    library = _cache_folder() / f"{name}-{key.hexdigest()[:16]}.so"
+    if library.exists():
+        return library
+    library.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
+        code = Path(scratch) / f"{name}.c"
+        code.write_bytes(source)
+        built = Path(scratch) / library.name
+        command = [compiler, *flags, "-o", str(built), str(code), "-lm"]
+        run = subprocess.run(command, capture_output=True, text=True, check=False)
+        if run.returncode != 0:
+            message = f"{' '.join(command)} failed: {run.stderr.strip()[-400:]}"
+            raise OSError(message)
+        built.replace(library)
+    return library
+
+
+@functools.cache
+def load_library(name: str) -> ctypes.CDLL | None:
+    """Return the compiled ``runtime/<name>.c``, or None (logged once) where it cannot be had."""
+    try:
+        source = (files("ofa_compile.runtime") / f"{name}.c").read_bytes()
+        return ctypes.CDLL(str(compile_source(name, source)))
+    except OSError as err:
+        _LOGGER.warning(
+            "%s is not available, training uses torch's slower operators: %s", name, err
+        )
+        return None
+
+
+def check_status(name: str, code: int) -> None:
+    """Raise RuntimeError when a kernel reports anything but success."""
+    if code != 0:
+        message = f"{name} returned {code}"
+        raise RuntimeError(message)
+
+
+def channels_last_strides(n: int, c: int, h: int, w: int) -> tuple[int, int, int, int]:
+    """Return the strides of a dense NHWC tensor of shape (n, c, h, w)."""
+    del n
+    return (h * w * c, 1, w * c, c)
+
+
+def dense_channels_last(x: Tensor) -> Tensor:
+    """Return `x` with dense NHWC strides.
+
+    ``contiguous(memory_format=torch.channels_last)`` alone leaves other strides where a size is 1.
+    """
+    x = x.contiguous(memory_format=torch.channels_last)
+    strides = channels_last_strides(*x.shape)
+    if x.stride() == strides:
+        return x
+    return torch.empty_strided(x.shape, strides, dtype=x.dtype).copy_(x)
+
+
+def empty_channels_last(shape: tuple[int, int, int, int]) -> Tensor:
+    """Return an uninitialised dense NHWC float32 tensor of `shape` (n, c, h, w)."""
+    return torch.empty_strided(shape, channels_last_strides(*shape), dtype=torch.float32)
+
+
+def use_channels_last(module: ModuleT) -> ModuleT:
+    """Store a module's convolution weights channels-last, in place; return the module."""
+    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return module

@@ -1,0 +1,153 @@
+"""Training, evaluation, and the accuracy predictor fitted on what was evaluated."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from ofa_compile.cache import default_root
+from ofa_compile.errors import DataError
+from ofa_compile.options import EvaluateOptions, FitAccuracyOptions, TrainOptions
+from ofa_compile.progress import ProgressCallback, no_progress
+from ofa_compile.space import search_space
+from ofa_compile.supernet import Supernet, load_supernet
+from ofa_compile.training import evaluate as evaluation
+from ofa_compile.training.data import load_images, resize
+from ofa_compile.training.evaluate import EvaluationImages
+from ofa_compile.workflows.subnets import normalization, read_architecture
+
+# Images of data sets this small are kept decoded at the space's own size.
+MAX_STORED_SIZE = 64
+DEFAULT_LIMIT = 2000
+
+
+def train(options: TrainOptions, progress: ProgressCallback = no_progress) -> dict[str, Any]:
+    """Train a supernet, or continue such a run; return where the results are."""
+    from ofa_compile.training.train import TrainConfig, train_supernet
+
+    config = TrainConfig(
+        data=options.data,
+        output=options.output,
+        space=options.space,
+        recipe=options.recipe,
+        init=options.init,
+        max_steps=options.max_steps,
+        threads=options.threads,
+        seed=options.seed,
+    )
+    result = train_supernet(
+        config, progress=lambda step, total, _losses: progress("training", step, total)
+    )
+    return {
+        "weights": None if result.weights is None else str(result.weights),
+        "checkpoint": str(result.checkpoint),
+        "step": result.step,
+        "total_steps": result.total_steps,
+        "loss": result.loss,
+        "skipped_images": len(result.skipped),
+    }
+
+
+def evaluate(options: EvaluateOptions, progress: ProgressCallback = no_progress) -> dict[str, Any]:
+    """Evaluate one architecture, or sampled ones into a data set that a second run continues.
+
+    Raises
+    ------
+    DataError
+        If the images cannot be used, or their classes are not the supernet's.
+    """
+    progress("loading supernet and images")
+    supernet = load_supernet(options.supernet, space=options.space)
+    images = _evaluation_images(options, supernet)
+    if options.architecture is not None:
+        architecture = read_architecture(options.architecture, supernet, options.resolution)
+        subnet = evaluation.calibrated_subnet(supernet, architecture, images.calibration)
+        x = resize(images.images, architecture.resolution)
+        figures: dict[str, Any] = {
+            "architecture": architecture.to_dict(),
+            "top1": evaluation.evaluate_subnet(subnet, x, images.labels),
+        }
+    else:
+        figures = _evaluate_samples(options, supernet, images, progress)
+    return {
+        **figures,
+        "data": images.data,
+        "num_images": len(images.images),
+        "num_calibration_images": len(images.calibration),
+    }
+
+
+def _evaluation_images(options: EvaluateOptions, supernet: Supernet) -> EvaluationImages:
+    """Read the images, normalised as the supernet's were."""
+    largest = max(supernet.space.resolutions)
+    size = largest if largest <= MAX_STORED_SIZE else None
+    data = load_images(options.data, size=size, cache=default_root() / "images")
+    known = supernet.metadata.get("labels")
+    if known and tuple(known) != data.labels:
+        message = f"{options.data} has the classes {', '.join(data.labels)}; the supernet others"
+        raise DataError(message, hint=f"the supernet's classes are {', '.join(map(str, known))}")
+    mean, std = normalization(supernet)
+    data = dataclasses.replace(data, mean=mean, std=std)
+    too_many = options.held_out >= len(data.train_images)
+    if options.part == "test":
+        images = evaluation.test_set_images(data, held_out=0 if too_many else options.held_out)
+        count = options.limit or len(images.images)
+        return dataclasses.replace(
+            images, images=images.images[:count], labels=images.labels[:count]
+        )
+    if too_many:
+        message = f"{options.data} has {len(data.train_images)} training images, so training "
+        message += f"cannot have held out {options.held_out}"
+        raise DataError(message, hint="pass the recipe's number as --held-out, or --test")
+    return evaluation.held_out_images(
+        data, held_out=options.held_out, count=options.limit or DEFAULT_LIMIT
+    )
+
+
+def _evaluate_samples(
+    options: EvaluateOptions,
+    supernet: Supernet,
+    images: EvaluationImages,
+    progress: ProgressCallback,
+) -> dict[str, Any]:
+    rng = np.random.default_rng(options.seed)
+    architectures = evaluation.sample_spread(supernet.space, options.count, rng)
+    if options.resolution is not None:
+        architectures = [
+            dataclasses.replace(a, resolution=options.resolution) for a in architectures
+        ]
+    records = evaluation.evaluate_architectures(
+        supernet,
+        architectures,
+        images,
+        options.dataset,
+        progress=lambda done, total, _record: progress("evaluating", done, total),
+    )
+    accuracies = [record.top1 for record in records]
+    return {
+        "dataset": str(options.dataset),
+        "num_subnets": len(records),
+        "lowest_top1": min(accuracies),
+        "median_top1": float(np.median(accuracies)),
+        "highest_top1": max(accuracies),
+    }
+
+
+def fit_accuracy_predictor(
+    options: FitAccuracyOptions, progress: ProgressCallback = no_progress
+) -> dict[str, Any]:
+    """Fit an accuracy predictor, save it, and return its cross-validated errors."""
+    from ofa_compile.predictors.accuracy_fit import FitConfig, fit_accuracy
+
+    progress("fitting")
+    predictor, report = fit_accuracy(
+        options.dataset,
+        search_space(options.space),
+        config=FitConfig(seed=options.seed),
+        data="test" if options.part == "test" else "train-held-out",
+    )
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    predictor.save(options.output)
+    return {"predictor": str(options.output), "space": options.space, **report}

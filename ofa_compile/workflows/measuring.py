@@ -1,0 +1,113 @@
+"""Latency data sets of a target, and the predictor fitted on them."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ofa_compile.errors import DataError, DeviceUnavailableError
+from ofa_compile.hardware.target_spec import load_target
+from ofa_compile.options import FitLatencyOptions, MeasureOptions, default_workspace
+from ofa_compile.progress import ProgressCallback, no_progress
+from ofa_compile.space import search_space
+from ofa_compile.workflows.selection import latency_predictor_path
+
+
+def latency_dataset_path(workspace: Path) -> Path:
+    """Return where `measure` appends what it timed."""
+    return workspace / "latency.jsonl"
+
+
+def measure_target(
+    options: MeasureOptions, progress: ProgressCallback = no_progress
+) -> dict[str, Any]:
+    """Measure subnets with fresh weights (times do not depend on them) into the data set.
+
+    Raises
+    ------
+    DeviceUnavailableError
+        If this machine cannot run the target's code.
+    """
+    target = load_target(options.target)
+    space = search_space(options.space)
+    path = latency_dataset_path(options.workspace or default_workspace(target.name))
+    if not target.is_native:
+        message = f"this machine cannot run code for '{target.name}', so it cannot time it"
+        raise DeviceUnavailableError(message, hint="`search` and `compile` estimate instead")
+
+    from ofa_compile.measurement.dataset import LatencyDataset
+    from ofa_compile.measurement.measure import MeasureConfig, measure_subnets
+    from ofa_compile.measurement.native_builder import native_builder
+    from ofa_compile.supernet import load_supernet
+
+    report = measure_subnets(
+        space,
+        target,
+        options.count,
+        build=native_builder(target, load_supernet(None, space=space), threads=options.threads),
+        dataset=LatencyDataset(path),
+        resolution=options.resolution,
+        seed=options.seed,
+        config=MeasureConfig(threads=options.threads),
+        progress=progress,
+    )
+    return {"dataset": str(path), "target": target.name, **dataclasses.asdict(report)}
+
+
+def fit_latency_predictor(
+    options: FitLatencyOptions, progress: ProgressCallback = no_progress
+) -> dict[str, Any]:
+    """Fit a latency predictor on a target's data set and save it.
+
+    Returns
+    -------
+    Where it went, and its cross-validated error beside the spread of repeated measurements.
+
+    Raises
+    ------
+    DataError
+        If the data set has too few usable records of the target and the space.
+    """
+    from ofa_compile.measurement.dataset import LatencyDataset, only_one_kind
+    from ofa_compile.predictors.latency import LatencyPredictor, LatencyPredictorConfig
+
+    target = load_target(options.target)
+    workspace = options.workspace or default_workspace(target.name)
+    path = options.dataset or latency_dataset_path(workspace)
+    if not path.is_file():
+        message = f"there is no latency data set at {path}"
+        raise DataError(message, hint=f"ofa-compile measure --target {target.name} --count 100")
+    records = [
+        record
+        for record in LatencyDataset(path).records(target_fingerprint=target.fingerprint)
+        if record.architecture.space == options.space and record.median_ms is not None
+    ]
+    if not records:
+        message = f"{path} has no successful records of '{options.space}' on '{target.name}'"
+        raise DataError(message, hint="measure again: the target may have changed since")
+    progress(f"fitting on {len(records)} subnets")
+    predictor = LatencyPredictor(
+        options.space,
+        kind=only_one_kind(records),
+        target=target.name,
+        target_fingerprint=target.fingerprint,
+        config=LatencyPredictorConfig(seed=options.seed),
+    )
+    report = predictor.fit(
+        [record.architecture for record in records], [record.median_ms or 0.0 for record in records]
+    )
+    output = options.output or latency_predictor_path(workspace, options.space)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    predictor.save(output)
+    spreads = [record.spread for record in records if record.spread is not None]
+    return {
+        "predictor": str(output),
+        "target": target.name,
+        "kind": predictor.kind,
+        "num_samples": report.num_samples,
+        **{f"cross_validated_{name}": value for name, value in report.cross_validated.items()},
+        "median_repeat_spread": float(np.median(spreads)) if spreads else None,
+    }

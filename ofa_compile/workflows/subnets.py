@@ -1,0 +1,218 @@
+"""From supernet options to a calibrated subnet, and what a supernet is."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.resources
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ofa_compile.errors import CheckpointError, DataError, UserInputError
+from ofa_compile.options import ExportOptions, SupernetOptions
+from ofa_compile.progress import ProgressCallback, no_progress
+from ofa_compile.space import Architecture, macs, num_parameters, search_space, search_spaces
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ofa_compile.supernet import Supernet
+
+_LOGGER = logging.getLogger(__name__)
+
+# The authors' checkpoints are trained on images normalised like this (their ImageNet provider).
+Channels = tuple[float, float, float]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+# Their BN calibration uses 2,000 training images as well.
+MAX_CALIBRATION_IMAGES = 2000
+
+
+def load_options_supernet(options: SupernetOptions) -> Supernet:
+    """Load the supernet that the options name."""
+    from ofa_compile.supernet import load_supernet
+
+    return load_supernet(options.supernet, space=options.space)
+
+
+def normalization(supernet: Supernet) -> tuple[Channels, Channels]:
+    """Return per-channel mean and standard deviation that the supernet was trained with."""
+    mean = supernet.metadata.get("mean", IMAGENET_MEAN)
+    std = supernet.metadata.get("std", IMAGENET_STD)
+    return (
+        (float(mean[0]), float(mean[1]), float(mean[2])),
+        (float(std[0]), float(std[1]), float(std[2])),
+    )
+
+
+def class_labels(supernet: Supernet) -> tuple[str, ...]:
+    """Return the names of the classes, numbered ones where the supernet has none."""
+    labels = supernet.metadata.get("labels")
+    if labels:
+        return tuple(map(str, labels))
+    return tuple(f"class {number}" for number in range(supernet.num_classes))
+
+
+def is_embedded(supernet: str) -> bool:
+    """Whether the name is one of a supernet that ships with this package."""
+    return supernet in search_spaces() and not Path(supernet).is_file()
+
+
+def calibration_images(options: SupernetOptions) -> NDArray[np.uint8] | None:
+    """Return the images for BN calibration, of shape (n, h, w, 3); None for no calibration.
+
+    Raises
+    ------
+    UserInputError
+        If the supernet is not an embedded one and no images are given.
+    DataError
+        If the images cannot be read.
+    """
+    if options.no_calibration:
+        return None
+    if options.calibration_data is not None:
+        return _sampled_images(options.calibration_data, options.seed)
+    if is_embedded(options.supernet):
+        return _embedded_images(options.supernet)
+    message = f"BN calibration of subnets of '{options.supernet}' needs images, and none are given"
+    hint = "pass --calibration-data FOLDER, or --no-calibration to keep the checkpoint's statistics"
+    raise UserInputError(message, hint=hint)
+
+
+def _sampled_images(path: Path, seed: int) -> NDArray[np.uint8]:
+    from ofa_compile.training.data import load_images
+
+    images = load_images(path).train_images
+    if len(images) == 0:
+        message = f"{path} holds no training images to calibrate on"
+        raise DataError(message)
+    rng = np.random.default_rng(seed)
+    chosen = rng.permutation(len(images))[:MAX_CALIBRATION_IMAGES]
+    return images[np.sort(chosen)]
+
+
+def _embedded_images(supernet: str) -> NDArray[np.uint8]:
+    resource = importlib.resources.files("ofa_compile.weights") / f"{supernet}.calibration.npz"
+    if not resource.is_file():
+        message = f"no calibration images ship with '{supernet}'"
+        raise UserInputError(message, hint="pass --calibration-data or --no-calibration")
+    with resource.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
+        images: NDArray[np.uint8] = stored["images"]
+    return images
+
+
+def extract_calibrated(
+    supernet: Supernet, architecture: Architecture, images: NDArray[np.uint8] | None
+) -> nn.Module:
+    """Extract a subnet and re-estimate its batch-norm statistics on `images`.
+
+    Parameters
+    ----------
+    supernet
+        Source of the weights.
+    architecture
+        Member of its space.
+    images
+        uint8 array of shape (n, h, w, 3); None leaves the supernet's statistics.
+    """
+    from ofa_compile.training.bn_calibration import calibrate_bn
+    from ofa_compile.training.data import normalize, resize
+
+    subnet = supernet.extract(architecture)
+    if images is not None:
+        mean, std = normalization(supernet)
+        x = resize(normalize(images, mean, std), architecture.resolution)
+        calibrate_bn(subnet, x)
+    return subnet
+
+
+def read_architecture(
+    path: Path | None, supernet: Supernet, resolution: int | None = None
+) -> Architecture:
+    """Read an architecture file (None: the largest of the space), with another resolution."""
+    space = supernet.space
+    architecture = space.largest() if path is None else Architecture.from_file(path)
+    if resolution is not None:
+        architecture = dataclasses.replace(architecture, resolution=resolution)
+    space.validate(architecture)
+    return architecture
+
+
+def export_architecture(
+    options: ExportOptions, progress: ProgressCallback = no_progress
+) -> Architecture:
+    """Extract, calibrate and export one architecture as ONNX; return it."""
+    from ofa_compile.export import export_onnx
+
+    progress("loading the supernet")
+    supernet = load_options_supernet(options)
+    architecture = read_architecture(options.architecture, supernet, options.resolution)
+    progress("extracting and calibrating the subnet")
+    subnet = extract_calibrated(supernet, architecture, calibration_images(options))
+    progress("exporting")
+    export_onnx(subnet, options.output, resolution=architecture.resolution)
+    return architecture
+
+
+def describe_spaces() -> list[dict[str, Any]]:
+    """Describe every search space, without building a supernet."""
+    weights = importlib.resources.files("ofa_compile.weights")
+    spaces = []
+    for name in search_spaces():
+        space = search_space(name)
+        spaces.append(
+            {
+                "name": name,
+                "family": space.family,
+                "has_weights": (weights / f"{name}.safetensors").is_file(),
+                "resolutions": list(space.resolutions),
+                "num_classes": space.num_classes_default,
+                "num_architectures": space.size(),
+                "smallest_macs": macs(space.smallest()),
+                "largest_macs": macs(space.largest()),
+            }
+        )
+    return spaces
+
+
+def describe_supernet(source: str, space: str | None = None) -> dict[str, Any]:
+    """Load a supernet and say what it is."""
+    supernet = load_options_supernet(SupernetOptions(supernet=source, space=space))
+    largest = supernet.space.largest()
+    metadata = {k: v for k, v in supernet.metadata.items() if k not in ("space", "num_classes")}
+    return {
+        "supernet": source,
+        "space": supernet.space.name,
+        "num_classes": supernet.num_classes,
+        "num_parameters": sum(p.numel() for p in supernet.parameters()),
+        "largest_subnet_parameters": num_parameters(largest, num_classes=supernet.num_classes),
+        "largest_subnet_macs": macs(largest, num_classes=supernet.num_classes),
+        "weights_hash": supernet.weights_hash,
+        **metadata,
+    }
+
+
+def import_supernet(checkpoint: Path, space: str, output: Path) -> dict[str, Any]:
+    """Turn an authors' checkpoint into a safetensors file of ours.
+
+    Raises
+    ------
+    CheckpointError
+        If the checkpoint cannot be read as plain tensors or does not fit the space, or the output
+        is not a ``.safetensors`` path.
+    """
+    from ofa_compile.supernet import load_supernet, save_supernet
+
+    if output.suffix != ".safetensors":
+        message = f"a supernet is written as .safetensors, got '{output}'"
+        raise CheckpointError(message, hint=f"--output {output.with_suffix('.safetensors')}")
+    supernet = load_supernet(checkpoint, space=space)
+    supernet.metadata.setdefault("mean", list(IMAGENET_MEAN))
+    supernet.metadata.setdefault("std", list(IMAGENET_STD))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    save_supernet(supernet, output)
+    return {"supernet": str(output), "space": space, "weights_hash": supernet.weights_hash}

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ofa_compile.cli.app import run_app
+from ofa_compile.hardware.target_spec import list_targets
+
+
+def test_list(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_app(["targets", "list"]) == 0
+    out = capsys.readouterr().out
+    assert all(f"\n{name} " in out for name in list_targets())
+    assert run_app(["targets", "list", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert [item["name"] for item in document["targets"]] == list_targets()
+
+
+def test_show(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_app(["targets", "show", "arm64"]) == 0
+    out = capsys.readouterr().out
+    assert "tvm_target.mcpu = generic\n" in out
+    assert "kernels = (none)\n" in out
+    assert "toolchain.linkers = aarch64-linux-gnu-gcc, " in out
+
+
+def test_unknown_target(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_app(["targets", "show", "arm46"]) == 2
+    assert "hint: did you mean 'arm64'?" in capsys.readouterr().err
+
+
+@pytest.mark.arm64
+def test_check_builds_and_runs_a_program(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_app(["targets", "check", "arm64", "--json"]) == 0
+    checks = json.loads(capsys.readouterr().out)["checks"]
+    names = [check["name"] for check in checks]
+    assert names == ["target file", "TVM target", "compiler", "test program"]
+    assert all(check["is_ok"] for check in checks)
+    assert "builds and runs" in checks[-1]["detail"]
+
+
+def test_check_reports_what_is_wrong(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], repository: Path
+) -> None:
+    text = (repository / "targets/arm64.toml").read_text(encoding="utf-8")
+    text = text.replace('kind = "llvm"', 'kind = "llvm"\nmcpux = 1')
+    text = text.replace('linkers = ["aarch64-linux-gnu-gcc", "gcc", "cc", "clang", "ziglang"]', "")
+    path = tmp_path / "odd.toml"
+    path.write_text(text + 'linkers = ["no-such-gcc"]\n', encoding="utf-8")
+    path.write_text(
+        text.replace("[toolchain]", '[toolchain]\nlinkers = ["no-such-gcc"]'), encoding="utf-8"
+    )
+    assert run_app(["targets", "check", str(path)]) == 3
+    out = capsys.readouterr().out
+    assert "lacking  TVM target" in out
+    assert "mcpux" in out
+    assert "looked for no-such-gcc" in out
+
+
+def test_check_of_a_malformed_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_text("schema_version = 1\nrunner = 3\ndescription = 'x'\n", encoding="utf-8")
+    assert run_app(["targets", "check", str(path)]) == 2
+    assert "bad.toml" in capsys.readouterr().err

@@ -1,0 +1,67 @@
+"""Fixtures and skips that every test shares."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+SEED = 20_191_129
+
+
+def _lacks_arm64() -> str | None:
+    """Say what is missing for building and running arm64 code, or None."""
+    from ofa_compile.errors import MissingDependencyError
+    from ofa_compile.hardware.target_spec import load_target
+    from ofa_compile.hardware.toolchain import find_emulator, find_linker
+
+    target = load_target("arm64")
+    try:
+        find_linker(target)
+        find_emulator(target)
+    except MissingDependencyError as err:
+        return f"{err}; {err.hint}"
+    return None
+
+
+def _lacks_gpu() -> str | None:
+    return None if shutil.which("nvidia-smi") else "no NVIDIA GPU (nvidia-smi not found)"
+
+
+_REQUIREMENTS = {"arm64": _lacks_arm64, "gpu": _lacks_gpu}
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip tests of hardware that this machine lacks, with the reason."""
+    for marker, lacks in _REQUIREMENTS.items():
+        if item.get_closest_marker(marker) is not None:
+            reason = lacks()
+            if reason is not None:
+                pytest.skip(reason)
+
+
+@pytest.fixture
+def seed() -> int:
+    return SEED
+
+
+@pytest.fixture
+def rng(seed: int) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep the user's cache and workspace out of the tests."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("OFA_COMPILE_CACHE", str(tmp_path_factory.mktemp("cache")))
+    for name in ("OFA_COMPILE_TARGET", "OFA_COMPILE_WORKSPACE"):
+        patch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def repository() -> Path:
+    """Root of the checkout."""
+    return Path(__file__).parents[1]

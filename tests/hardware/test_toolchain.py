@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from ofa_compile.errors import BuildError, MissingDependencyError
+from ofa_compile.hardware import toolchain
+from ofa_compile.hardware.host import host_arch
+from ofa_compile.hardware.target_spec import EmulatorSpec, TargetSpec, ToolchainSpec, load_target
+from ofa_compile.hardware.toolchain import find_emulator, find_linker
+
+
+@pytest.fixture
+def board() -> TargetSpec:
+    """Return a target of an architecture that this machine is not."""
+    target = load_target("arm64")
+    if not target.is_native:
+        return target
+    tvm_target = {"kind": "llvm", "mtriple": "riscv64-linux-gnu"}
+    return dataclasses.replace(target, tvm_target=tvm_target)
+
+
+def linking_with(target: TargetSpec, *linkers: str) -> TargetSpec:
+    return dataclasses.replace(target, toolchain=ToolchainSpec(linkers=linkers))
+
+
+def programs(folder: Path, *names: str) -> str:
+    """Put empty programs into a folder and return it as a PATH."""
+    for name in names:
+        (folder / name).write_text("#!/bin/sh\necho fake 1.0\n", encoding="utf-8")
+        (folder / name).chmod(0o755)
+    return str(folder)
+
+
+def test_first_compiler_present_is_taken(
+    board: TargetSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", programs(tmp_path, "b-gcc", "c-gcc"))
+    found = find_linker(linking_with(board, "a-gcc", "b-gcc", "c-gcc"))
+    assert found.command == (str(tmp_path / "b-gcc"),)
+    assert found.static_command == (str(tmp_path / "b-gcc"), "-static")
+    assert not found.is_zig
+
+
+def test_a_bare_compiler_cannot_cross_compile(
+    board: TargetSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", programs(tmp_path, "gcc", "cc", "clang", "gcc-12"))
+    with pytest.raises(MissingDependencyError, match="looked for gcc, cc, clang, gcc-12"):
+        find_linker(linking_with(board, "gcc", "cc", "clang", "gcc-12"))
+    assert find_linker(linking_with(load_target("host"), "gcc")).name == "gcc"
+
+
+def test_missing_cross_compiler_names_the_line_that_installs_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    if host_arch() == "aarch64":
+        pytest.skip("arm64 is native here")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(toolchain.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingDependencyError, match="can link for target 'arm64'") as caught:
+        find_linker(load_target("arm64"))
+    assert "apt-get install gcc-aarch64-linux-gnu" in str(caught.value.hint)
+    assert "pip install ziglang" in str(caught.value.hint)
+    assert caught.value.exit_code == 3
+
+
+def test_no_linkers_at_all(board: TargetSpec) -> None:
+    with pytest.raises(MissingDependencyError, match=r"'toolchain\.linkers' is empty") as caught:
+        find_linker(linking_with(board))
+    assert "toolchain.linkers" in str(caught.value.hint)
+
+
+def test_ziglang_comes_as_a_module(board: TargetSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(toolchain.importlib.util, "find_spec", lambda name: object())
+    found = find_linker(linking_with(board, "no-such-gcc", "ziglang"))
+    assert found.is_zig
+    assert found.command[1:5] == ("-m", "ziglang", "cc", "-target")
+    assert found.command[5].startswith(f"{board.arch}-linux-gnu")
+    assert f"{board.arch}-linux-musl" in found.static_command
+    assert "-static" in found.static_command
+
+
+def test_version_is_the_first_line(
+    board: TargetSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", f"{programs(tmp_path, 'x-gcc')}:/bin:/usr/bin")
+    found = find_linker(linking_with(board, "x-gcc"))
+    assert found.version() == "fake 1.0"
+    (tmp_path / "x-gcc").write_text("#!/bin/sh\nexit 3\n", encoding="utf-8")
+    with pytest.raises(BuildError, match="x-gcc cannot be run"):
+        found.version()
+
+
+def test_emulator(board: TargetSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = EmulatorSpec(command=("qemu-board", "-cpu", "max"))
+    emulated = dataclasses.replace(board, emulator=command)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(MissingDependencyError, match="only in qemu-board, which is not installed"):
+        find_emulator(emulated)
+    programs(tmp_path, "qemu-board")
+    assert find_emulator(emulated) == [str(tmp_path / "qemu-board"), "-cpu", "max"]
+    assert find_emulator(dataclasses.replace(board, emulator=None)) is None
+    assert find_emulator(load_target("host")) is None
+
+
+def test_missing_qemu_names_its_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    target = load_target("arm64")
+    if target.is_native:
+        pytest.skip("arm64 is native here")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(MissingDependencyError) as caught:
+        find_emulator(target)
+    assert caught.value.hint == "sudo apt-get install qemu-user"
+
+
+@pytest.mark.arm64
+def test_a_static_program_runs_in_the_emulator(tmp_path: Path) -> None:
+    target = load_target("arm64")
+    source, program = tmp_path / "a.c", tmp_path / "a"
+    source.write_text("int main(void) { return 7; }\n", encoding="utf-8")
+    command = [*find_linker(target).static_command, str(source), "-o", str(program)]
+    subprocess.run(command, check=True)
+    done = subprocess.run([*(find_emulator(target) or []), str(program)], check=False)
+    assert done.returncode == 7

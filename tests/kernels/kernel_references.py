@@ -1,0 +1,150 @@
+"""Random data and float64 reference results for every kind of workload."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ofa_compile.compiler import workload as w
+
+ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "none": lambda x: x,
+    "relu": lambda x: np.maximum(x, 0),
+    "relu6": lambda x: np.clip(x, 0, 6),
+    "hsigmoid": lambda x: np.clip(x / 6 + 0.5, 0, 1),
+    "hswish": lambda x: x * np.clip(x / 6 + 0.5, 0, 1),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A workload with data: inputs as the kernel reads them, constants as ONNX has them."""
+
+    workload: w.Workload
+    inputs: list[np.ndarray]
+    expected: np.ndarray
+    constants: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+def make_case(workload: w.Workload, rng: np.random.Generator) -> Case:
+    """Draw data and compute what the kernel should return."""
+    return _MAKERS[workload.kind](workload, lambda *shape: _draw(rng, shape))
+
+
+def _draw(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    # Spread over more than (0, 6) and (-3, 3), so that every branch of the activations is taken.
+    return (2 * rng.standard_normal(shape)).astype(np.float32)
+
+
+def windows(x: np.ndarray, work: w._Windowed, fill: float) -> np.ndarray:
+    """Return (taps, N, out_height, out_width, C): what each tap of the window sees of NHWC x."""
+    top, left, bottom, right = work.padding
+    padded = np.pad(
+        x.astype(np.float64),
+        ((0, 0), (top, bottom), (left, right), (0, 0)),
+        constant_values=fill,
+    )
+    taps = []
+    for row in range(work.kernel[0]):
+        for column in range(work.kernel[1]):
+            stop = row + (work.out_height - 1) * work.stride[0] + 1
+            end = column + (work.out_width - 1) * work.stride[1] + 1
+            taps.append(padded[:, row : stop : work.stride[0], column : end : work.stride[1]])
+    return np.stack(taps)
+
+
+def _pointwise(work: w.Pointwise, draw: Callable[..., np.ndarray]) -> Case:
+    x, bias = draw(work.rows, work.in_channels), draw(work.out_channels)
+    weight = draw(work.out_channels, work.in_channels)
+    inputs = [x]
+    result = x.astype(np.float64) @ weight.T + bias
+    if work.has_residual:
+        inputs.append(draw(work.rows, work.out_channels))
+        result += inputs[-1]
+    expected = ACTIVATIONS[work.activation](result)
+    return Case(work, inputs, expected, {"weight": weight, "bias": bias})
+
+
+def _depthwise(work: w.Depthwise, draw: Callable[..., np.ndarray]) -> Case:
+    x = draw(work.batch, work.height, work.width, work.channels)
+    weight, bias = draw(work.channels, 1, *work.kernel), draw(work.channels)
+    taps = weight.reshape(work.channels, -1).T.astype(np.float64)
+    result = np.einsum("tnhwc,tc->nhwc", windows(x, work, 0.0), taps) + bias
+    expected = ACTIVATIONS[work.activation](result)
+    return Case(work, [x], expected, {"weight": weight, "bias": bias})
+
+
+def _convolution(work: w.Convolution, draw: Callable[..., np.ndarray]) -> Case:
+    x = draw(work.batch, work.height, work.width, work.in_channels)
+    weight = draw(work.out_channels, work.in_channels, *work.kernel)
+    bias = draw(work.out_channels)
+    taps = weight.reshape(work.out_channels, work.in_channels, -1).astype(np.float64)
+    result = np.einsum("tnhwc,oct->nhwo", windows(x, work, 0.0), taps) + bias
+    inputs = [x.transpose(0, 3, 1, 2) if work.input_layout == "nchw" else x]
+    if work.has_residual:
+        inputs.append(draw(*result.shape))
+        result += inputs[-1]
+    expected = ACTIVATIONS[work.activation](result)
+    return Case(work, inputs, expected, {"weight": weight, "bias": bias})
+
+
+def _pool(work: w.Pool, draw: Callable[..., np.ndarray]) -> Case:
+    x = draw(work.batch, work.height, work.width, work.channels)
+    if work.reduction == "max":
+        return Case(work, [x], windows(x, work, -np.inf).max(axis=0))
+    total = windows(x, work, 0.0).sum(axis=0)
+    inside = windows(np.ones_like(x), work, 0.0).sum(axis=0)
+    count = work.kernel[0] * work.kernel[1] if work.count_padding else inside
+    return Case(work, [x], total / count)
+
+
+def _global_pool(work: w.GlobalPool, draw: Callable[..., np.ndarray]) -> Case:
+    x = draw(work.batch, work.positions, work.channels)
+    return Case(work, [x], x.mean(axis=1, dtype=np.float64))
+
+
+def _scale_channels(work: w.ScaleChannels, draw: Callable[..., np.ndarray]) -> Case:
+    x, scale = draw(work.batch, work.positions, work.channels), draw(work.batch, work.channels)
+    return Case(work, [x, scale], x.astype(np.float64) * scale[:, None])
+
+
+def _scale_weights(work: w.ScaleWeights, draw: Callable[..., np.ndarray]) -> Case:
+    scale = draw(work.in_channels)
+    panels = [draw(work.in_channels, width) for width in work.block_widths]
+    weight = np.concatenate([panel.ravel() for panel in panels])
+    expected = np.concatenate([(panel * scale[:, None]).ravel() for panel in panels])
+    return Case(work, [scale], expected, {"weight": weight})
+
+
+def _add(work: w.Add, draw: Callable[..., np.ndarray]) -> Case:
+    a, b = draw(work.size), draw(work.size)
+    return Case(work, [a, b], ACTIVATIONS[work.activation](a.astype(np.float64) + b))
+
+
+def _activate(work: w.Activate, draw: Callable[..., np.ndarray]) -> Case:
+    x = draw(work.size)
+    return Case(work, [x], ACTIVATIONS[work.activation](x.astype(np.float64)))
+
+
+def _change_layout(work: w.ChangeLayout, draw: Callable[..., np.ndarray]) -> Case:
+    shape = (work.batch, work.channels, work.positions)
+    if work.destination == "nchw":
+        shape = (work.batch, work.positions, work.channels)
+    x = draw(*shape)
+    return Case(work, [x], x.transpose(0, 2, 1))
+
+
+_MAKERS: dict[str, Callable[..., Case]] = {
+    "pointwise": _pointwise,
+    "depthwise": _depthwise,
+    "convolution": _convolution,
+    "pool": _pool,
+    "global_pool": _global_pool,
+    "scale_channels": _scale_channels,
+    "scale_weights": _scale_weights,
+    "add": _add,
+    "activate": _activate,
+    "change_layout": _change_layout,
+}

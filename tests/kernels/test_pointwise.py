@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from kernel_harness import Machine
+
+from ofa_compile.compiler.kernel_registry import VectorMachine, find_kernel
+from ofa_compile.compiler.workload import Pointwise
+from ofa_compile.kernels.pointwise import block_widths, pack_weights, plan_blocks
+
+ACTIVATIONS = ("none", "relu", "relu6", "hsigmoid", "hswish")
+
+
+def test_row_tile_edges(machine: Machine, rng: np.random.Generator) -> None:
+    channels = machine.core.lanes + 1
+    rows = machine.configs(Pointwise(1000, 8, channels))[0]["rows"]
+    edges = {1, 2, rows - 1, rows, rows + 1, 2 * rows, 2 * rows + 1, 3 * rows - 1} - {0}
+    machine.check(*(Pointwise(n, 8, channels) for n in sorted(edges)), rng=rng)
+
+
+def test_channel_block_and_vector_tail_edges(machine: Machine, rng: np.random.Generator) -> None:
+    lanes = machine.core.lanes
+    block = machine.configs(Pointwise(9, 4, 1000))[0]["vectors"] * lanes
+    tails = {1, 3, lanes - 1, lanes, lanes + 1, 2 * lanes - 1}
+    edges = tails | {block - 1, block, block + 1, 2 * block + lanes // 2 + 1}
+    machine.check(*(Pointwise(9, 4, n) for n in sorted(edges)), rng=rng)
+
+
+@pytest.mark.parametrize("rows", [1, 6])
+def test_depth_edges(machine: Machine, rng: np.random.Generator, rows: int) -> None:
+    # Four steps at once where a lane can be the multiplier, and depths that this does not divide.
+    machine.check(*(Pointwise(rows, depth, 10) for depth in (1, 2, 3, 4, 5, 7, 8, 33)), rng=rng)
+
+
+def test_one_row_blocks(machine: Machine, rng: np.random.Generator) -> None:
+    block = 8 * machine.core.lanes
+    sizes = (block - 1, block, block + 1, 2 * block + 3)
+    machine.check(*(Pointwise(1, 12, n) for n in sizes), rng=rng)
+
+
+def test_epilogues(machine: Machine, rng: np.random.Generator) -> None:
+    machine.check(
+        *(Pointwise(7, 5, 19, name) for name in ACTIVATIONS),
+        *(Pointwise(7, 5, 19, name, has_residual=True) for name in ("none", "relu")),
+        Pointwise(1, 6, 9, "hswish", has_residual=True),
+        rng=rng,
+    )
+
+
+def test_every_configuration(machine: Machine, rng: np.random.Generator) -> None:
+    work = Pointwise(29, 6, 5 * machine.core.lanes + 3, "relu", has_residual=True)
+    configs = machine.configs(work)
+    assert len(configs) > 2
+    machine.check(*((work, config) for config in configs), rng=rng)
+
+
+CORES = (VectorMachine(16, 32, False), VectorMachine(8, 16, False), VectorMachine(4, 32, True))
+
+
+@pytest.mark.parametrize("core", CORES)
+def test_plan_covers_every_output_once_and_fits_the_registers(
+    core: VectorMachine, rng: np.random.Generator
+) -> None:
+    for _ in range(200):
+        rows, depth, channels = (int(n) for n in rng.integers(1, (800, 100, 700)))
+        work = Pointwise(rows, depth, channels)
+        kernel = find_kernel(work)
+        assert kernel is not None
+        for config in kernel.configs(work, core):
+            blocks = plan_blocks(work, config, core)
+            assert sum(block_widths(work, config, core)) == channels
+            assert kernel.num_tiles(work, config, core) == sum(b.num_tiles for b in blocks)
+            for block in blocks:
+                covered = (block.row_tiles - 1) * block.rows + block.last_rows
+                assert covered == rows
+                assert 1 <= block.last_rows <= block.rows
+                pieces = len(block.pieces)
+                fits = block.rows * pieces + pieces + 1 <= core.registers
+                assert fits or block.rows == 1
+
+
+def test_packing_is_a_permutation(rng: np.random.Generator) -> None:
+    work, core = Pointwise(9, 6, 37), CORES[0]
+    config = {"vectors": 2, "rows": 4}
+    weight = rng.permutation(37 * 6).reshape(37, 6).astype(np.float32)
+    packed = pack_weights(work, config, core, weight)
+    assert sorted(packed) == list(range(37 * 6))
+    assert packed[:32].tolist() == weight[:32, 0].tolist()
+    assert packed[-5:].tolist() == weight[32:, 5].tolist()
+
+
+def test_scaled_weights_come_packed(machine: Machine, rng: np.random.Generator) -> None:
+    """`ScaleWeights` feeds a pointwise kernel that takes its weights as an input."""
+    work = Pointwise(20, 9, 21, has_dynamic_weights=True)
+    kernel = find_kernel(work)
+    assert kernel is not None
+    config = machine.configs(work)[0]
+    bias = np.zeros(21, np.float32)
+    (packed,) = kernel.pack(work, config, machine.core, {"bias": bias, "weight": bias})
+    assert packed.size == 21
+    machine.check((work, config), rng=rng)

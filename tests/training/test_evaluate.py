@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ofa_compile.errors import ArchitectureError, DataError
+from ofa_compile.predictors.accuracy_dataset import AccuracyRecord, read_records
+from ofa_compile.space import search_space
+from ofa_compile.supernet import Supernet, build_supernet
+from ofa_compile.training.data import ImageData, load_images, split_indices
+from ofa_compile.training.evaluate import (
+    EvaluationImages,
+    evaluate_architectures,
+    evaluate_subnet,
+    held_out_images,
+    sample_spread,
+)
+from ofa_compile.training.evaluate import test_set_images as images_of_test_set
+
+SPACE = search_space("ofa_mbv3_cifar")
+
+
+@pytest.fixture(scope="module")
+def data(image_folder: Path) -> ImageData:
+    return load_images(image_folder, size=32)
+
+
+@pytest.fixture(scope="module")
+def supernet() -> Supernet:
+    return build_supernet(SPACE, num_classes=3, seed=0).eval()
+
+
+@pytest.fixture
+def images(data: ImageData) -> EvaluationImages:
+    return held_out_images(data, held_out=12, count=10, calibration=16)
+
+
+def test_images_do_not_overlap(data: ImageData, images: EvaluationImages) -> None:
+    assert images.data == "train-held-out"
+    assert len(images.images) == 10
+    assert len(images.calibration) == 16
+    pool = {x.numpy().tobytes() for x in images.calibration}
+    assert not any(x.numpy().tobytes() in pool for x in images.images)
+    kept, held = split_indices(len(data.train_images), 12)
+    assert not set(kept) & set(held)
+    assert len(images_of_test_set(data, held_out=12, calibration=8).images) == 18
+
+
+def test_top1_counts_right_answers() -> None:
+    class Known(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x[:, :, 0, 0]
+
+    images = torch.zeros(7, 3, 2, 2)
+    images[torch.arange(7), torch.tensor([0, 1, 2, 0, 1, 2, 0])] = 1.0
+    labels = torch.tensor([0, 1, 2, 0, 1, 0, 1])
+    assert evaluate_subnet(Known(), images, labels, batch_size=3) == 5 / 7
+    with pytest.raises(DataError, match="no images"):
+        evaluate_subnet(Known(), images[:0], labels[:0])
+
+
+def test_data_set_is_resumed(
+    supernet: Supernet, images: EvaluationImages, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    path = tmp_path / "sub" / "accuracy.jsonl"
+    architectures = sample_spread(SPACE, 4, rng)
+    calls: list[tuple[int, int, bool]] = []
+
+    def progress(done: int, total: int, record: AccuracyRecord | None) -> None:
+        calls.append((done, total, record is not None))
+
+    first = evaluate_architectures(supernet, architectures[:2], images, path)
+    # A writer killed in the middle of the third record.
+    with path.open("a") as stream:
+        stream.write('{"schema_version": 1, "archit')
+    both = [*architectures, architectures[1]]
+    records = evaluate_architectures(supernet, both, images, path, progress=progress)
+    assert records[:2] == first
+    assert calls == [(1, 4, False), (2, 4, False), (3, 4, True), (4, 4, True)]
+    assert read_records(path) == records
+    assert [r.architecture for r in records] == architectures
+    assert all(r.supernet == supernet.weights_hash for r in records)
+    # Other weights or images are other measurements.
+    other = build_supernet(SPACE, num_classes=3, seed=1).eval()
+    evaluate_architectures(other, architectures[:1], images, path)
+    assert len(read_records(path)) == 5
+
+
+def test_foreign_architecture_is_refused_before_any_work(
+    supernet: Supernet, images: EvaluationImages, tmp_path: Path
+) -> None:
+    foreign = search_space("ofa_mbv3_d234_e346_k357_w1.0").smallest()
+    path = tmp_path / "accuracy.jsonl"
+    with pytest.raises(ArchitectureError):
+        evaluate_architectures(supernet, [SPACE.smallest(), foreign], images, path)
+    assert not path.exists()
+
+
+def test_sample_spreads_over_sizes(rng: np.random.Generator) -> None:
+    sample = sample_spread(SPACE, 200, rng)
+    assert len(set(sample)) == 200
+    assert sample[:2] == [SPACE.smallest(), SPACE.largest()]
+
+    def spread(architectures: list[object]) -> float:
+        blocks = [sum(a.depths) for a in architectures]  # type: ignore[attr-defined]
+        return float(np.std(blocks))
+
+    uniform = [SPACE.sample(rng) for _ in range(200)]
+    assert spread(list(sample)) > 1.3 * spread(list(uniform))
+    for architecture in sample:
+        SPACE.validate(architecture)
