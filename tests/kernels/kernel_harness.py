@@ -15,6 +15,7 @@ from ofa_compile.compiler.workload import Workload
 from ofa_compile.errors import MissingDependencyError
 from ofa_compile.hardware.target_spec import TargetSpec, load_target
 from ofa_compile.hardware.toolchain import find_emulator, find_linker
+from ofa_compile.kernels.pointwise import pack_weights
 
 DRIVER = Path(__file__).parent / "kernel_driver.c"
 MACHINES = {"avx512": "x86-64-avx512", "avx2": "x86-64", "neon": "arm64"}
@@ -73,7 +74,11 @@ class Machine:
             symbol = f"kernel_{number}"
             functions[symbol] = kernel.build(case.workload, config, self.core)
             packed = kernel.pack(case.workload, config, self.core, case.constants)
-            arrays = [np.asarray(a, np.float32).ravel() for a in (*case.inputs, *packed)]
+            inputs = [*case.inputs]
+            if getattr(case.workload, "has_dynamic_weights", False):
+                weight = case.constants["weight"]
+                inputs.append(pack_weights(case.workload, config, self.core, weight))
+            arrays = [np.asarray(a, np.float32).ravel() for a in (*inputs, *packed)]
             data += [array.tobytes() for array in arrays]
             sizes = [array.size for array in arrays] + [case.expected.size]
             tiles = kernel.num_tiles(case.workload, config, self.core)

@@ -48,7 +48,7 @@ def test_epilogues(machine: Machine, rng: np.random.Generator) -> None:
 
 
 def test_every_configuration(machine: Machine, rng: np.random.Generator) -> None:
-    work = Pointwise(29, 6, 5 * machine.core.lanes + 3, "relu", has_residual=True)
+    work = Pointwise(15, 5, 4 * machine.core.lanes, has_residual=True)
     configs = machine.configs(work)
     assert len(configs) > 2
     machine.check(*((work, config) for config in configs), rng=rng)
@@ -89,13 +89,11 @@ def test_packing_is_a_permutation(rng: np.random.Generator) -> None:
     assert packed[-5:].tolist() == weight[32:, 5].tolist()
 
 
-def test_scaled_weights_come_packed(machine: Machine, rng: np.random.Generator) -> None:
-    """`ScaleWeights` feeds a pointwise kernel that takes its weights as an input."""
-    work = Pointwise(20, 9, 21, has_dynamic_weights=True)
-    kernel = find_kernel(work)
+def test_weights_as_an_input(machine: Machine, rng: np.random.Generator) -> None:
+    works = [Pointwise(20, 9, 21, "relu", residual, True) for residual in (False, True)]
+    kernel = find_kernel(works[0])
     assert kernel is not None
-    config = machine.configs(work)[0]
-    bias = np.zeros(21, np.float32)
-    (packed,) = kernel.pack(work, config, machine.core, {"bias": bias, "weight": bias})
+    constants = {"bias": np.zeros(21, np.float32)}
+    (packed,) = kernel.pack(works[0], machine.configs(works[0])[0], machine.core, constants)
     assert packed.size == 21
-    machine.check((work, config), rng=rng)
+    machine.check(*works, rng=rng)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from ofa_compile.errors import ArtifactError, DataError
 from ofa_compile.measurement.dataset import LatencyDataset, LatencyRecord, only_one_kind
 from ofa_compile.space.registry import search_space

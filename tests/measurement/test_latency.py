@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+
 from ofa_compile.errors import MeasurementError
 from ofa_compile.measurement.latency import (
     Reference,
@@ -18,7 +19,9 @@ FAST = TimingConfig(round_ms=5, warmup_ms=5)
 class Machine:
     """A machine whose speed changes while its own clock runs; no real time passes."""
 
-    def __init__(self, slowdown: Callable[[float], float], noise: float = 0.0, seed: int = 0) -> None:
+    def __init__(
+        self, slowdown: Callable[[float], float], noise: float = 0.0, seed: int = 0
+    ) -> None:
         self.slowdown = slowdown
         self.noise = noise
         self.clock_ms = 0.0

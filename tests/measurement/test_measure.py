@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from ofa_compile.errors import BuildError, MeasurementError
 from ofa_compile.hardware.target_spec import load_target
 from ofa_compile.measurement.dataset import LatencyDataset

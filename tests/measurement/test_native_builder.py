@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from ofa_compile.errors import DeviceUnavailableError
 from ofa_compile.hardware.target_spec import load_target
 from ofa_compile.measurement.dataset import LatencyDataset
@@ -25,7 +26,9 @@ def test_measures_real_subnets(tmp_path: Path, cache_state: str) -> None:
 
     space, target = search_space("ofa_mbv3_cifar"), load_target("host")
     build = native_builder(
-        target, load_supernet(None, space=space), cache_state=cache_state  # type: ignore[arg-type]
+        target,
+        load_supernet(None, space=space),
+        cache_state=cache_state,  # type: ignore[arg-type]
     )
     dataset = LatencyDataset(tmp_path / "latency.jsonl")
     config = MeasureConfig(timing=TimingConfig(max_seconds=1.0), cache_state=cache_state)  # type: ignore[arg-type]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from ofa_compile.errors import ArchitectureError
 from ofa_compile.measurement.sampling import (
     choose_architectures,

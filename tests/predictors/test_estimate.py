@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+
 from ofa_compile.errors import ArchitectureError
 from ofa_compile.hardware.target_spec import list_targets, load_target
 from ofa_compile.predictors import metrics

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from ofa_compile.predictors.features import FEATURES, LatencyFeatures, chunks, layer_features
 from ofa_compile.space import cost
 from ofa_compile.space.registry import search_space, search_spaces

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from ofa_compile.errors import ArchitectureError, ArtifactError, DataError, NotFittedError
 from ofa_compile.predictors import metrics
 from ofa_compile.predictors.latency import LatencyPredictor, LatencyPredictorConfig

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from ofa_compile.predictors.robust_ridge import fit_robust_ridge, robust_scale
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from ofa_compile.predictors.cost_tables import CostTables
 from ofa_compile.predictors.slot_tables import SlotTables, slots_of
 from ofa_compile.space import cost

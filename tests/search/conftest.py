@@ -5,6 +5,7 @@ import itertools
 
 import numpy as np
 import pytest
+
 from ofa_compile.space.mobilenet import MobileNetSpace
 from ofa_compile.space.registry import search_space
 from ofa_compile.space.search_space import SearchSpace

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from ofa_compile.errors import ConfigError
 from ofa_compile.search.constraints import Limits, format_figure, option_name
 

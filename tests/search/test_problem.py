@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from ofa_compile.errors import ArchitectureError
 from ofa_compile.search.constraints import Limits
 from ofa_compile.search.problem import SearchProblem, distinct_rows, neighbours

@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+
 from ofa_compile.errors import ArchitectureError, ConfigError, InfeasibleConstraintError
 from ofa_compile.hardware.target_spec import load_target
 from ofa_compile.predictors.cost_tables import CostTables
@@ -36,9 +37,7 @@ def test_the_tiny_space_is_enumerated(tiny_space: MobileNetSpace, all_rows: np.n
 
 @pytest.mark.parametrize("seed", range(3))
 def test_front_equals_the_true_front(tiny_space, accuracy, truth, seed) -> None:  # type: ignore[no-untyped-def]
-    result = search(
-        tiny_space, accuracy=accuracy, seed=seed, config=QUICK, best_config=QUICK_BEST
-    )
+    result = search(tiny_space, accuracy=accuracy, seed=seed, config=QUICK, best_config=QUICK_BEST)
     scores, costs = truth
     points = np.stack([-scores, costs.macs], axis=1)
     corner = points.max(axis=0)
@@ -94,7 +93,8 @@ def test_result_is_consistent(tiny_space: MobileNetSpace, accuracy: object) -> N
 
 def test_same_seed_same_result(tiny_space: MobileNetSpace, accuracy: object) -> None:
     first, second = (
-        search(tiny_space, accuracy=accuracy, seed=7, config=QUICK) for _ in range(2)  # type: ignore[arg-type]
+        search(tiny_space, accuracy=accuracy, seed=7, config=QUICK)
+        for _ in range(2)  # type: ignore[arg-type]
     )
     assert first.front == second.front
     assert first.num_evaluated == second.num_evaluated
