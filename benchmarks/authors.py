@@ -7,8 +7,10 @@ table of one phone: sums of separately measured blocks.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -81,12 +83,12 @@ class PhoneTable:
     resolutions = RESOLUTIONS
 
     def __init__(self, folder: Path) -> None:
-        self._means = {size: _read_table(folder / f"note10_{size}.yaml") for size in RESOLUTIONS}
+        # One table per resolution: the same small layer was measured anew for each.
         self._space = search_space(SPACE)
-        self._tables = SlotTables(self._space, self._slot_row, 1)
-        self._by_layer: dict[str, float] = {}
-        for means in self._means.values():
-            self._by_layer |= means
+        self._tables = {}
+        for size in RESOLUTIONS:
+            means = _read_table(folder / f"note10_{size}.yaml")
+            self._tables[size] = SlotTables(self._space, partial(_slot_row, means), 1)
 
     def predict(self, architectures: Sequence[Architecture]) -> NDArray[np.float64]:
         """Return the sum of the table's entries for each architecture."""
@@ -97,39 +99,15 @@ class PhoneTable:
     ) -> NDArray[np.float64]:
         """Do the same for architectures given as choice indices."""
         assert space.name == SPACE
-        return self._tables.total(indices)[:, 0]
-
-    def measured_blocks(self, size: int) -> list[tuple[dict[str, int], float, float, int]]:
-        """Return the table's inverted residual blocks: fields, mean, deviation, count."""
-        return self._blocks[size]
-
-    def _slot_row(self, layers: Sequence[LayerSpec]) -> NDArray[np.float64]:
-        """Return the time of one slot's layers, of shape (1,)."""
-        total, depthwise = 0.0, None
-        keys = []
-        for layer in layers:
-            if layer.kind == "conv":
-                keys.append(f"Conv-{_io(layer)}")
-            elif layer.name == "final_expand_layer":
-                keys.append(f"Conv_1-{_io(layer)}")
-            elif layer.kind == "global_pool":
-                keys.append(f"AvgPool2D-{_io(layer)}")
-            elif layer.name == "feature_mix_layer":
-                keys.append(f"Conv_2-{_io(layer)}")
-            elif layer.kind == "linear":
-                keys.append(f"Logits-input:1x1x{layer.in_channels}-output:{layer.out_channels}")
-        depthwise = next((layer for layer in layers if layer.kind == "depthwise"), None)
-        if depthwise is not None:
-            keys.append(_block_key(layers, depthwise))
-        for key in keys:
-            total += self._by_layer[key]
-        return np.array([total])
+        total = np.full(len(indices), np.nan)
+        for size, tables in self._tables.items():
+            rows = indices[:, 0] == self._space.resolutions.index(size)
+            total[rows] = tables.total(indices[rows])[:, 0]
+        return total
 
 
 def published_subnets(path: Path, network: str = "MobileNetV3") -> list[dict[str, Any]]:
     """Return the authors' specialised subnets that lie in the w1.2 space."""
-    import json
-
     space = search_space(SPACE)
     found = []
     for item in json.loads(path.read_text(encoding="utf-8")):
@@ -145,6 +123,26 @@ def published_subnets(path: Path, network: str = "MobileNetV3") -> list[dict[str
         if space.contains(architecture):
             found.append({**item, "architecture": architecture})
     return found
+
+
+def _slot_row(means: dict[str, float], layers: Sequence[LayerSpec]) -> NDArray[np.float64]:
+    """Return the time of one slot's layers, of shape (1,)."""
+    keys = []
+    for layer in layers:
+        if layer.kind == "conv":
+            keys.append(f"Conv-{_io(layer)}")
+        elif layer.name == "final_expand_layer":
+            keys.append(f"Conv_1-{_io(layer)}")
+        elif layer.kind == "global_pool":
+            keys.append(f"AvgPool2D-{_io(layer)}")
+        elif layer.name == "feature_mix_layer":
+            keys.append(f"Conv_2-{_io(layer)}")
+        elif layer.kind == "linear":
+            keys.append(f"Logits-input:1x1x{layer.in_channels}-output:{layer.out_channels}")
+    depthwise = next((layer for layer in layers if layer.kind == "depthwise"), None)
+    if depthwise is not None:
+        keys.append(_block_key(layers, depthwise))
+    return np.array([sum(means[key] for key in keys)])
 
 
 def _block_key(layers: Sequence[LayerSpec], depthwise: LayerSpec) -> str:

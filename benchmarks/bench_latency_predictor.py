@@ -19,6 +19,7 @@ from authors import SPACE as PHONE_SPACE
 from authors import PhoneTable
 from common import data_folder, finish, parser, say, table
 from numpy.typing import NDArray
+
 from ofa_compile.predictors import metrics
 from ofa_compile.predictors.features import LatencyFeatures
 from ofa_compile.predictors.latency import LatencyPredictor, LatencyPredictorConfig
@@ -43,7 +44,7 @@ def ours(
 def base_only(
     space: SearchSpace, train: list[Architecture], ms: Array, test: list[Architecture], seed: int
 ) -> Array:
-    """The robust ridge alone."""
+    """Leave the residual out: the robust ridge alone."""
     config = LatencyPredictorConfig(seed=seed, use_residual=False)
     predictor = LatencyPredictor(space, config=config)
     predictor.fit(train, ms)
@@ -192,7 +193,13 @@ def _section(
         say(args, f"\n## {title}: {name}\n")
         runs = {
             (model, 100): evaluate(
-                space, architectures, ms, function, 100, repeats, args.seed  # type: ignore[attr-defined]
+                space,
+                architectures,
+                ms,
+                function,
+                100,
+                repeats,
+                args.seed,  # type: ignore[attr-defined]
             )
             for model, function in MODELS.items()
         }
@@ -200,12 +207,24 @@ def _section(
         for size in sizes:
             if size != 100:
                 runs[first, size] = evaluate(
-                    space, architectures, ms, ours, size, repeats, args.seed  # type: ignore[attr-defined]
+                    space,
+                    architectures,
+                    ms,
+                    ours,
+                    size,
+                    repeats,
+                    args.seed,  # type: ignore[attr-defined]
                 )
         if with_floor:
             floor = "floor: ridge, 4,000 subnets"
             runs[floor, 4000] = evaluate(
-                space, architectures, ms, base_only, 4000, 1, args.seed  # type: ignore[attr-defined]
+                space,
+                architectures,
+                ms,
+                base_only,
+                4000,
+                1,
+                args.seed,  # type: ignore[attr-defined]
             )
         rows = [
             (

@@ -36,7 +36,9 @@ def data_folder(argument: Path | None) -> Path:
     shared = os.environ.get("OFA_COMPILE_SHARED")
     folder = argument or (Path(shared) / "data" if shared else None)
     if folder is None or not folder.is_dir():
-        message = "skipped, no data: pass --data FOLDER or set OFA_COMPILE_SHARED (with data/ in it)"
+        message = (
+            "skipped, no data: pass --data FOLDER or set OFA_COMPILE_SHARED (with data/ in it)"
+        )
         raise SystemExit(message)
     return folder
 

@@ -21,7 +21,7 @@ from ofa_compile.hardware.toolchain import ZIG, find_emulator, find_linker, inst
 _PROGRAM = (
     "#include <math.h>\nint main(int n, char **v) { (void)v; return sqrt(n * 9.0) != 3.0; }\n"
 )
-_TIMEOUT_S = 300  # ziglang builds its C library on first use
+_TIMEOUT_S = 900  # ziglang builds its C library on first use: minutes on a busy machine
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

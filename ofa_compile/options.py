@@ -98,7 +98,7 @@ class CompileOptions(SupernetOptions, LimitOptions):
     accuracy_data
         Labelled images; the subnet's accuracy on the test part goes into the manifest.
     threads
-        Default number of threads of the binary.
+        What the executable uses unless told otherwise.
     """
 
     target: str

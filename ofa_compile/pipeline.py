@@ -87,6 +87,7 @@ def compile_bundle(options: CompileOptions, progress: ProgressCallback = no_prog
             "macs": macs(architecture, num_classes=subnet.num_classes),
             "parameters": num_parameters(architecture, num_classes=subnet.num_classes),
         },
+        threads=options.threads,
         figures={**figures, **_measured_accuracy(options, architecture, progress)},
     )
     with tempfile.TemporaryDirectory(prefix="ofa-compile-") as folder:

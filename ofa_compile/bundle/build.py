@@ -67,6 +67,8 @@ class BundleContents:
         Exact facts, such as "macs" and "parameters".
     figures
         Numbers that are predicted, estimated or measured.
+    threads
+        What the executable uses unless told otherwise; the library starts with one.
     """
 
     preprocessing: Preprocessing
@@ -75,6 +77,7 @@ class BundleContents:
     supernet: Mapping[str, Any] | None = None
     network: Mapping[str, Any] = field(default_factory=dict)
     figures: Mapping[str, Figure] = field(default_factory=dict)
+    threads: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +154,9 @@ def build_bundle(
             target,
             staging,
             symbol_prefix=prefix,
-            network_meta=render_network_meta(contents.preprocessing, contents.labels),
+            network_meta=render_network_meta(
+                contents.preprocessing, contents.labels, contents.threads
+            ),
             cache=cache,
             tuned=tuned,
             progress=progress,

@@ -16,6 +16,7 @@ _HEADER = """\
 #define OFA_MEAN {mean}
 #define OFA_STD {std}
 #define OFA_CROP_FRACTION {crop_fraction}
+#define OFA_THREADS {threads}
 #define OFA_NUM_LABELS {num_labels}
 #define OFA_LABELS \\
 {labels}
@@ -24,13 +25,19 @@ _HEADER = """\
 """
 
 
-def render_network_meta(preprocessing: Preprocessing, labels: Sequence[str]) -> str:
-    """Return the text of `network_meta.h`, pure ASCII whatever the labels hold."""
+def render_network_meta(
+    preprocessing: Preprocessing, labels: Sequence[str], threads: int = 1
+) -> str:
+    """Return the text of `network_meta.h`, pure ASCII whatever the labels hold.
+
+    `threads` is what the executable uses unless told otherwise.
+    """
     quoted = [f"    {quote_c(label)}" for label in labels] or ['    ""']
     return _HEADER.format(
         mean=_initializer(preprocessing.mean),
         std=_initializer(preprocessing.std),
         crop_fraction=repr(float(preprocessing.crop_fraction)),
+        threads=threads,
         num_labels=len(labels),
         labels="    { \\\n" + ", \\\n".join(quoted) + " \\\n    }",
     )

@@ -196,6 +196,7 @@ static int benchmark(const options *o) {
 int main(int argc, char **argv) {
     options o;
     int code = parse_options(&o, argc, argv);
+    if (o.threads == 0) o.threads = OFA_THREADS;
     if (code == 0 && !o.help) code = check_session(ofa_session_set_threads(o.threads));
     if (code == 0 && o.help) {
         print_usage(stdout, argv[0]);

@@ -21,7 +21,7 @@ void print_usage(FILE *file, const char *program) {
             "  --top K              classes to print per image (default 5)\n"
             "  --json               print one JSON document\n"
             "  --logits FILE        write the logits as float32\n"
-            "  --threads N          use N threads (default 1)\n"
+            "  --threads N          use N threads (default: as compiled)\n"
             "  --benchmark [REPEATS]  time the network (default %d repeats)\n"
             "  --warmup N           untimed runs before the benchmark (default 10)\n"
             "  --info               describe the network\n"
@@ -110,7 +110,6 @@ static int parse_one(options *o, int argc, char **argv, int *index) {
 int parse_options(options *o, int argc, char **argv) {
     memset(o, 0, sizeof *o);
     o->top = 5;
-    o->threads = 1;
     o->warmup = 10;
     o->images = calloc((size_t)argc + 1, sizeof *o->images);
     if (o->images == NULL || argc < 1) return EXIT_RUN;

@@ -12,7 +12,7 @@ typedef struct {
     const char **images;
     int num_images;
     const char *raw, *logits;
-    int top, threads, warmup;
+    int top, threads, warmup; /* threads: 0 means as compiled */
     int repeats; /* 0: no benchmark */
     bool json, info, help;
 } options;

@@ -181,7 +181,7 @@ def load_calibration_images(
     except (OSError, ValueError, KeyError) as err:
         message = f"cannot read calibration images from {path}: {err}"
         raise DataError(message) from err
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:  # noqa: PLR2004
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
         message = f"{path} holds {images.dtype} of shape {images.shape}, not uint8 (n, h, w, 3)"
         raise DataError(message)
     return normalize(images, mean, std)
