@@ -65,13 +65,16 @@ def _block(workload: Pointwise, first: int, count: int, width: int, max_rows: in
 
 
 def rows_that_fit(pieces: int, machine: VectorMachine) -> int:
-    """Most rows whose accumulators fit beside one weight vector each and the multipliers.
+    """Most rows whose accumulators fit beside the weights and the multipliers.
 
-    With lane multiplies every row also keeps a vector of inputs.
+    With lane multiplies every row also keeps a vector of inputs, and weights are loaded in pairs;
+    without, weights stay for all rows and the multiplier is broadcast.
     """
-    per_row = pieces + 1 if machine.has_lane_multiply else pieces
-    spare = machine.registers - pieces - (0 if machine.has_lane_multiply else 1)
-    return max(1, min(MAX_ROWS, spare // per_row))
+    if machine.has_lane_multiply:
+        rows = (machine.registers - 2) // (pieces + 1)
+    else:
+        rows = (machine.registers - pieces - 1) // pieces
+    return max(1, min(MAX_ROWS, rows))
 
 
 def plan_blocks(workload: Pointwise, config, machine: VectorMachine) -> list[Block]:
@@ -83,7 +86,9 @@ def plan_blocks(workload: Pointwise, config, machine: VectorMachine) -> list[Blo
     for first, number, columns in ((0, count, width), (count * width, min(rest, 1), rest)):
         if number:
             pieces = len(emit.split_lanes(columns, lanes))
-            fit = min(rows_that_fit(pieces, machine), config["rows"])
+            fit = rows_that_fit(pieces, machine)
+            if columns == width:
+                fit = min(fit, config["rows"])
             blocks.append(_block(workload, first, number, columns, fit, lanes))
     return blocks
 
@@ -95,19 +100,25 @@ def block_widths(workload: Pointwise, config, machine: VectorMachine) -> tuple[i
 
 
 def _cost(workload: Pointwise, config, machine: VectorMachine) -> float:
-    """Issue slots per input channel: multiply-adds or loads, whichever bounds the inner loop."""
+    """Issue slots per input channel, summed over all tiles."""
     total = 0.0
     for block in plan_blocks(workload, config, machine):
-        pieces = len(block.pieces)
-        arithmetic = sum(max(0.5, lanes / machine.lanes) for _, lanes in block.pieces)
-        rows_per_load = LANE_STEP if machine.has_lane_multiply else 1
         for rows, count in ((block.rows, block.row_tiles - 1), (block.last_rows, 1)):
-            loads = rows / rows_per_load + pieces
-            # Short chains of dependent multiply-adds leave issue slots empty.
-            latency = max(1.0, 8.0 / (rows * pieces))
-            slots = max(rows * arithmetic * latency, loads) + 0.1 * loads
-            total += block.count * count * slots
+            total += block.count * count * _slots(block, rows, machine)
     return total
+
+
+def _slots(block: Block, rows: int, machine: VectorMachine) -> float:
+    pieces = len(block.pieces)
+    # Short chains of dependent multiply-adds leave issue slots empty.
+    latency = max(1.0, 8.0 / (rows * pieces))
+    if machine.has_lane_multiply:
+        # Every instruction counts on narrow cores; loads of weights come in pairs, and four
+        # instructions of loop control are shared by a step.
+        return rows * pieces * latency + rows / LANE_STEP + pieces / 2 + 4 / LANE_STEP
+    arithmetic = rows * latency * sum(max(0.5, n / machine.lanes) for _, n in block.pieces)
+    loads = rows + pieces
+    return max(arithmetic, loads) + 0.1 * loads
 
 
 @register
