@@ -32,8 +32,8 @@ system:
 
 demo: venv system
 	$(BIN)/ofa-compile --target arm64 --output $(DEMO)/bundle
-	photos="$$($(BIN)/python scripts/sample_photos.py)"; \
-	$(BIN)/ofa-compile run $(DEMO)/bundle $$(printf -- '--image %s ' $$photos $(IMAGES))
+	@photos="$$($(BIN)/python scripts/sample_photos.py)"; \
+	$(BIN)/ofa-compile run $(DEMO)/bundle --top 3 $$(printf -- '--image %s ' $$photos $(IMAGES))
 
 test: venv system
 	$(PYTEST) -n $(JOBS)

@@ -24,12 +24,12 @@ class Runtime:
     """
 
     name: ClassVar[str]
-    module: ClassVar[str]
+    modules: ClassVar[tuple[str, ...]]
 
     @classmethod
     def is_available(cls) -> bool:
-        """Tell whether the runtime is installed."""
-        return find_spec(cls.module) is not None
+        """Tell whether the runtime, and what converts for it, are installed."""
+        return all(find_spec(module) is not None for module in cls.modules)
 
     def call(self) -> None:
         """Run once; the result stays inside."""
@@ -53,7 +53,7 @@ class Ours(Runtime):
     """The library that ofa-compile built, through ctypes."""
 
     name = "ofa-compile"
-    module = "ofa_compile"
+    modules = ("ofa_compile",)
 
     def __init__(self, folder: Path, x: Tensor) -> None:
         from ofa_compile.bundle.native import NativeLibrary
@@ -78,7 +78,7 @@ class OnnxRuntime(Runtime):
     """ONNX Runtime's CPU provider, with buffers bound beforehand."""
 
     name = "ONNX Runtime"
-    module = "onnxruntime"
+    modules = ("onnxruntime",)
 
     def __init__(self, folder: Path, x: Tensor) -> None:
         import onnxruntime
@@ -106,7 +106,7 @@ class OpenVino(Runtime):
     """OpenVINO's CPU plugin in float32."""
 
     name = "OpenVINO"
-    module = "openvino"
+    modules = ("openvino",)
 
     def __init__(self, folder: Path, x: Tensor) -> None:
         import openvino
@@ -130,86 +130,4 @@ class OpenVino(Runtime):
         return self._request.get_output_tensor().data.copy()
 
 
-class Mnn(Runtime):
-    """MNN in normal precision, converted from ONNX by its own converter."""
-
-    name = "MNN"
-    module = "MNN"
-
-    def __init__(self, folder: Path, x: Tensor) -> None:
-        import MNN
-        from MNN.tools import mnnconvert  # noqa: F401 - registers the converter
-
-        path = folder / "subnet.mnn"
-        if not path.exists():
-            import subprocess
-            import sys
-
-            command = ["-f", "ONNX", "--modelFile", str(folder / "subnet.onnx")]
-            command += ["--MNNModel", str(path), "--bizCode", "MNN"]
-            code = "from MNN.tools.mnnconvert import main; main()"
-            subprocess.run([sys.executable, "-c", code, *command], check=True, capture_output=True)
-        self._net = MNN.Interpreter(str(path))
-        self._session = self._net.createSession({"numThread": 1, "precision": "high"})
-        tensor = self._net.getSessionInput(self._session)
-        kind = MNN.Tensor_DimensionType_Caffe
-        tensor.copyFrom(MNN.Tensor(x.shape, MNN.Halide_Type_Float, x, kind))
-        self._module = MNN
-
-    def call(self) -> None:
-        """Run once."""
-        self._net.runSession(self._session)
-
-    def logits(self) -> Tensor:
-        """Return the logits."""
-        self.call()
-        output = self._net.getSessionOutput(self._session)
-        shape = output.getShape()
-        zeros = np.zeros(shape, np.float32)
-        kind = self._module.Tensor_DimensionType_Caffe
-        host = self._module.Tensor(shape, self._module.Halide_Type_Float, zeros, kind)
-        output.copyToHostTensor(host)
-        return np.array(host.getData(), dtype=np.float32).reshape(1, -1)
-
-
-class Ncnn(Runtime):
-    """ncnn in float32, converted from ONNX by pnnx."""
-
-    name = "ncnn"
-    module = "ncnn"
-
-    def __init__(self, folder: Path, x: Tensor) -> None:
-        import ncnn
-
-        if not (folder / "subnet.ncnn.param").exists():
-            import subprocess
-
-            import pnnx
-
-            shape = "[" + ",".join(map(str, x.shape)) + "]"
-            command = [pnnx.EXEC_PATH, "subnet.onnx", f"inputshape={shape}", "fp16=0"]
-            subprocess.run(command, cwd=folder, check=True, capture_output=True)
-        self._net = ncnn.Net()
-        self._net.opt.num_threads = 1
-        self._net.opt.use_fp16_packed = False
-        self._net.opt.use_fp16_storage = False
-        self._net.opt.use_fp16_arithmetic = False
-        self._net.opt.use_bf16_storage = False
-        self._net.load_param(str(folder / "subnet.ncnn.param"))
-        self._net.load_model(str(folder / "subnet.ncnn.bin"))
-        self._input = ncnn.Mat(x[0])
-        self._output: Any = None
-
-    def call(self) -> None:
-        """Run once."""
-        with self._net.create_extractor() as extractor:
-            extractor.input("in0", self._input)
-            _, self._output = extractor.extract("out0")
-
-    def logits(self) -> Tensor:
-        """Return the logits."""
-        self.call()
-        return np.array(self._output, dtype=np.float32).reshape(1, -1)
-
-
-PEERS: tuple[type[Runtime], ...] = (OnnxRuntime, OpenVino, Ncnn, Mnn)
+PEERS: tuple[type[Runtime], ...] = (OnnxRuntime, OpenVino)

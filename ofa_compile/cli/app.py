@@ -148,8 +148,3 @@ def _flushed(code: int) -> int:
         # Keeps the interpreter from failing on the same flush at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return code
-
-
-def main() -> None:
-    """Entry point of the `ofa-compile` script."""
-    sys.exit(run_app(sys.argv[1:]))

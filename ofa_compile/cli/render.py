@@ -162,6 +162,10 @@ def _cell(value: object) -> str:
         return "-"
     if isinstance(value, float):
         return f"{value:.3f}"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_cell, value))
+    if isinstance(value, dict):
+        return json.dumps(value, separators=(",", ":"), default=_jsonable)
     return str(value)
 
 

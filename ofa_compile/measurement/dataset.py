@@ -194,9 +194,13 @@ class LatencyDataset:
                 raise ArtifactError(msg, hint=getattr(error, "hint", None)) from error
 
     def records(
-        self, *, kind: LatencyKind | None = None, target_fingerprint: str | None = None
+        self,
+        *,
+        kind: LatencyKind | None = None,
+        target_fingerprint: str | None = None,
+        code: str | None = None,
     ) -> list[LatencyRecord]:
-        """Return the successful samples, optionally only those of one kind and target."""
+        """Return the successful samples, optionally of one kind, target or code version only."""
         return [
             record
             for record in self
@@ -204,6 +208,7 @@ class LatencyDataset:
             and record.role == "sample"
             and kind in (None, record.kind)
             and target_fingerprint in (None, record.target_fingerprint)
+            and code in (None, record.versions.get("code", ""))
         ]
 
     def _complete_lines(self) -> list[str]:

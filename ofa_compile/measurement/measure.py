@@ -72,12 +72,16 @@ class MeasureConfig:
         Whether the caches are warm or flushed before each run, for the record likewise.
     pins_core
         Keep a one-thread run on the core it is on.
+    code
+        Names the version of the code generator and its tuning. Records of another one are not
+        continued: they are times of other programs.
     """
 
     timing: TimingConfig = dataclasses.field(default_factory=TimingConfig)
     threads: int = 1
     cache_state: CacheState = "warm"
     pins_core: bool = True
+    code: str = ""
 
 
 def measure_subnets(
@@ -158,7 +162,7 @@ class _Session:
             "threads": config.threads,
             "cache_state": config.cache_state,
             "session": uuid.uuid4().hex[:12],
-            "versions": tool_versions(),
+            "versions": {**tool_versions(), "code": config.code},
         }
         records = [record for record in dataset if self._is_comparable(record)]
         samples = [record for record in records if record.role == "sample"]
@@ -249,6 +253,7 @@ class _Session:
             and record.target_fingerprint == self._target_fingerprint
             and record.threads == self.config.threads
             and record.cache_state == self.config.cache_state
+            and record.versions.get("code", "") == self.config.code
             and record.architecture.space == self.reference_architecture.space
         )
 

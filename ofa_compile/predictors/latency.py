@@ -11,7 +11,7 @@ import contextlib
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +28,7 @@ from ofa_compile.errors import (
 from ofa_compile.predictors import metrics
 from ofa_compile.predictors.features import FEATURES, FeatureBatch, LatencyFeatures, chunks
 from ofa_compile.predictors.latency_base import LatencyBase
+from ofa_compile.predictors.latency_model import LatencyModel, tree_columns
 from ofa_compile.predictors.robust_ridge import Array, robust_scale
 from ofa_compile.predictors.slot_tables import Indices
 from ofa_compile.predictors.trees import TreeEnsemble
@@ -84,23 +85,6 @@ class LatencyFitReport:
     base_cross_validated: dict[str, float]
 
 
-@dataclass
-class _Model:
-    """Everything that fitting learns."""
-
-    base: LatencyBase
-    trees: TreeEnsemble | None
-    booster: dict[str, Any] | None
-    share: float
-    scale: float
-    center: Array
-    whitening: Array
-    resolutions: tuple[int, int]
-    num_samples: int
-    floor_ms: float
-    report: dict[str, Any] = field(default_factory=dict)
-
-
 class LatencyPredictor:
     """Predict the median batch-1 latency of the architectures of one space on one target.
 
@@ -131,7 +115,7 @@ class LatencyPredictor:
         self.target_fingerprint = target_fingerprint
         self.config = config or LatencyPredictorConfig()
         self._features = LatencyFeatures(self.space)
-        self._model: _Model | None = None
+        self._model: LatencyModel | None = None
 
     def fit(
         self, architectures: Sequence[Architecture], latencies_ms: ArrayLike
@@ -179,9 +163,8 @@ class LatencyPredictor:
             base_cross_validated=metrics.summary(target, fold_base),
         )
         resolutions = np.array(self.space.resolutions)[indices[:, 0]]
-        self._model = _Model(
+        self._model = LatencyModel(
             base=base,
-            trees=TreeEnsemble.from_xgboost_json(booster) if booster else None,
             booster=booster,
             share=share,
             scale=robust_scale(fold_full / target - 1.0),
@@ -235,7 +218,7 @@ class LatencyPredictor:
             raise ArchitectureError(msg, hint="fit one on measurements of that space")
         with_slots = len(model.base.slots) > 0
         parts = [
-            _predict(model, self._features.batch(part, with_slots=with_slots))
+            model.predict(self._features.batch(part, with_slots=with_slots))
             for part in chunks(indices)
         ]
         return np.concatenate(parts) if parts else np.empty(0)
@@ -247,10 +230,7 @@ class LatencyPredictor:
         """
         model = self._fitted()
         indices = self.space.indices(architectures)
-        away = self._features.batch(indices, with_slots=False).summary - model.center
-        leverage = np.einsum("ni,ij,nj->n", away, model.whitening, away) / model.num_samples
-        deviation: Array = model.scale * np.sqrt(1.0 + np.maximum(leverage, 0.0))
-        return deviation
+        return model.uncertainty(self._features.batch(indices, with_slots=False))
 
     @property
     def report(self) -> dict[str, Any]:
@@ -275,16 +255,7 @@ class LatencyPredictor:
             "target_fingerprint": self.target_fingerprint,
             "features": list(FEATURES),
             "config": asdict(self.config),
-            "base": model.base.to_dict(),
-            "booster": model.booster,
-            "share": model.share,
-            "scale": model.scale,
-            "center": model.center.tolist(),
-            "whitening": model.whitening.tolist(),
-            "resolutions": list(model.resolutions),
-            "num_samples": model.num_samples,
-            "floor_ms": model.floor_ms,
-            "report": model.report,
+            "model": model.to_dict(),
         }
         destination = Path(path)
         staging = destination.with_name(f".{destination.name}.{os.getpid()}.tmp")
@@ -334,24 +305,10 @@ class LatencyPredictor:
             target_fingerprint=str(document["target_fingerprint"]),
             config=LatencyPredictorConfig(**document["config"]),
         )
-        booster = document["booster"]
-        low, high = document["resolutions"]
-        predictor._model = _Model(
-            base=LatencyBase.from_dict(document["base"]),
-            trees=TreeEnsemble.from_xgboost_json(booster) if booster else None,
-            booster=booster,
-            share=float(document["share"]),
-            scale=float(document["scale"]),
-            center=np.array(document["center"], dtype=np.float64),
-            whitening=np.array(document["whitening"], dtype=np.float64),
-            resolutions=(int(low), int(high)),
-            num_samples=int(document["num_samples"]),
-            floor_ms=float(document["floor_ms"]),
-            report=document["report"],
-        )
+        predictor._model = LatencyModel.from_dict(document["model"])
         return predictor
 
-    def _fitted(self) -> _Model:
+    def _fitted(self) -> LatencyModel:
         """Return the model, or say that there is none yet."""
         if self._model is None:
             msg = "this latency predictor is not fitted"
@@ -360,7 +317,7 @@ class LatencyPredictor:
             )
         return self._model
 
-    def _check_resolution(self, resolution: int, model: _Model) -> None:
+    def _check_resolution(self, resolution: int, model: LatencyModel) -> None:
         """Refuse resolutions outside the data."""
         low, high = model.resolutions
         if not low <= resolution <= high:
@@ -383,7 +340,7 @@ class LatencyPredictor:
                 residual = _residual(ridge.loo_errors)
                 booster = self._fit_residual(train, base, residual)
                 trees = TreeEnsemble.from_xgboost_json(booster)
-                correction[fold] = trees.predict(_tree_columns(test, base_ms[fold]))
+                correction[fold] = trees.predict(tree_columns(test, base_ms[fold]))
         clip = _CLIP_DEVIATIONS * robust_scale(base_ms / target - 1.0)
         errors = [
             float(
@@ -413,24 +370,11 @@ class LatencyPredictor:
             "seed": config.seed,
             "nthread": 1,
         }
-        columns = _tree_columns(batch, base.predict(batch))
+        columns = tree_columns(batch, base.predict(batch))
         data = xgboost.DMatrix(columns, residual)
         booster = xgboost.train(parameters, data, num_boost_round=config.num_rounds)
         document: dict[str, Any] = json.loads(bytes(booster.save_raw("json")))
         return document
-
-
-def _predict(model: _Model, batch: FeatureBatch) -> Array:
-    """Return base times correction for one chunk."""
-    base_ms = np.maximum(model.base.predict(batch), model.floor_ms)
-    if model.trees is None:
-        return base_ms
-    return base_ms * np.exp(model.share * model.trees.predict(_tree_columns(batch, base_ms)))
-
-
-def _tree_columns(batch: FeatureBatch, base_ms: Array) -> NDArray[np.float32]:
-    """Return what the trees see: totals, shape, and the base's own prediction."""
-    return np.concatenate([batch.summary, base_ms[:, None]], axis=1).astype(np.float32)
 
 
 def _residual(loo_errors: Array) -> Array:

@@ -24,7 +24,7 @@ from ofa_compile.training.native import (
     load_library,
 )
 
-__all__ = ["ACTIVATIONS", "batch_norm_activation", "fuse", "is_available"]
+__all__ = ["ACTIVATIONS", "batch_norm_activation", "fuse", "is_available", "replace_forward"]
 
 ACTIVATIONS = {"none": 0, "relu": 1, "relu6": 2, "hswish": 3}
 
@@ -222,7 +222,7 @@ def fuse(supernet: nn.Module) -> int:
         if isinstance(module, ElasticConvLayer | ElasticDepthwiseLayer):
             name = _elastic_activation(module)
             if name is not None:
-                _replace_forward(module.bn, _normalize(module.bn.bn, name))
+                replace_forward(module.bn, _normalize(module.bn.bn, name))
                 module.activation = _identity
                 fused += 1
         elif isinstance(module, nn.Sequential):
@@ -236,12 +236,12 @@ def _fuse_static(layer: nn.Sequential) -> int:
     name = "none" if act is None else _MODULE_NAMES.get(type(act))
     if not isinstance(bn, nn.BatchNorm2d) or name is None:
         return 0
-    _replace_forward(bn, _normalize(bn, name))
+    replace_forward(bn, _normalize(bn, name))
     if act is not None:
-        _replace_forward(act, _identity)
+        replace_forward(act, _identity)
     return 1
 
 
-def _replace_forward(module: nn.Module, forward: Callable[[Tensor], Tensor]) -> None:
+def replace_forward(module: nn.Module, forward: Callable[[Tensor], Tensor]) -> None:
     """Give one instance another forward; its class and state stay."""
     module.forward = forward

@@ -6,43 +6,63 @@ extracted subnet needs statistics of its own before it is evaluated or compiled.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from ofa_compile.errors import DataError
+from ofa_compile.training.batch_norm import batch_norm_activation, replace_forward
 
 __all__ = ["calibrate_bn"]
 
 
 class _Moments:
-    """Per-channel sums of one batch norm's input, over all batches."""
+    """Stands in for one batch norm's forward: uses the batch's statistics and adds them up."""
 
     def __init__(self, bn: nn.BatchNorm2d) -> None:
+        self.bn = bn
         self.count = 0
         self.first = torch.zeros(bn.num_features, dtype=torch.float64)
         self.second = torch.zeros(bn.num_features, dtype=torch.float64)
 
-    def __call__(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        """Add a batch (a forward pre-hook)."""
-        del module
-        x: Tensor = inputs[0].detach()
-        count = x.numel() // x.shape[1]
-        var, mean = torch.var_mean(x, dim=(0, 2, 3), correction=0)
-        mean, var = mean.double().cpu(), var.double().cpu()
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise `x` of shape (n, c, h, w) with its own statistics, and keep them."""
+        bn, channels = self.bn, x.shape[1]
+        mean, var = torch.zeros(channels), torch.zeros(channels)
+        gamma = torch.ones(channels) if bn.weight is None else bn.weight
+        beta = torch.zeros(channels) if bn.bias is None else bn.bias
+        y = batch_norm_activation(x, (mean, var), gamma, beta, momentum=1.0, epsilon=bn.eps)
+        count = x.numel() // channels
+        biased = var.double() * ((count - 1) / count)
         self.count += count
-        self.first += count * mean
-        self.second += count * (var + mean * mean)
+        self.first += count * mean.double()
+        self.second += count * (biased + mean.double().square())
+        return y
 
-    def write(self, bn: nn.BatchNorm2d) -> None:
-        """Set the running statistics of `bn`; the variance is the unbiased one, as torch keeps."""
+    def write(self) -> None:
+        """Set the running statistics; the variance is the unbiased one, as torch keeps."""
+        bn = self.bn
         assert bn.running_mean is not None  # `calibrate_bn` chose those that track statistics
         assert bn.running_var is not None
         mean = self.first / self.count
-        var = (self.second / self.count - mean * mean).clamp_min(0.0)
+        var = (self.second / self.count - mean.square()).clamp_min(0.0)
         bn.running_mean.copy_(mean)
         bn.running_var.copy_(var * (self.count / max(1, self.count - 1)))
+
+
+@contextmanager
+def _in_place_of(norms: list[nn.BatchNorm2d]) -> Iterator[list[_Moments]]:
+    """Replace the forward of batch norms, for as long as the context lasts."""
+    moments = [_Moments(bn) for bn in norms]
+    for one in moments:
+        replace_forward(one.bn, one.forward)
+    try:
+        yield moments
+    finally:
+        for bn in norms:
+            del bn.forward
 
 
 @torch.no_grad()
@@ -73,19 +93,14 @@ def calibrate_bn(subnet: nn.Module, images: Tensor, *, batch_size: int = 500) ->
     if not norms:
         return
     modes = {module: module.training for module in subnet.modules()}
-    collected = [(bn, _Moments(bn)) for bn in norms]
-    hooks = [bn.register_forward_pre_hook(moments) for bn, moments in collected]
-    subnet.eval()
-    for bn in norms:
-        bn.train()
     num_batches = max(1, round(len(images) / batch_size))
+    subnet.eval()
     try:
-        for part in torch.tensor_split(images, num_batches):
-            subnet(part.contiguous(memory_format=torch.channels_last))
+        with _in_place_of(norms) as moments:
+            for part in torch.tensor_split(images, num_batches):
+                subnet(part.contiguous(memory_format=torch.channels_last))
     finally:
-        for hook in hooks:
-            hook.remove()
         for module, mode in modes.items():
             module.training = mode
-    for bn, moments in collected:
-        moments.write(bn)
+    for one in moments:
+        one.write()

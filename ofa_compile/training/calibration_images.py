@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from torch.nn import functional
 from ofa_compile.errors import DataError
 from ofa_compile.space import Architecture
 from ofa_compile.supernet import Supernet
+from ofa_compile.training import depthwise
 from ofa_compile.training.data import normalize, resize
 from ofa_compile.training.evaluate import calibrated_subnet
 
@@ -59,6 +61,25 @@ class SynthesisConfig:
     seed: int = 0
 
 
+class _ChannelMoments(torch.autograd.Function):
+    """Mean and variance per channel; torch's own backward makes four passes over the tensor."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        rows = x.permute(0, 2, 3, 1).flatten(0, 2)  # a view of channels-last memory
+        var, mean = torch.var_mean(rows, dim=0, correction=0)
+        ctx.save_for_backward(x, mean)
+        return mean, var
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        x, mean = ctx.saved_tensors
+        count = x.numel() // x.shape[1]
+        slope = 2.0 * grads[1] / count
+        offset = grads[0] / count - slope * mean
+        return torch.addcmul(offset.view(1, -1, 1, 1), x, slope.view(1, -1, 1, 1))
+
+
 class _StatisticsLoss:
     """Distance of each batch norm's input statistics from its running ones."""
 
@@ -72,7 +93,7 @@ class _StatisticsLoss:
         assert isinstance(module, nn.BatchNorm2d)
         assert module.running_mean is not None
         assert module.running_var is not None
-        var, mean = torch.var_mean(inputs[0], dim=(0, 2, 3), correction=0)
+        mean, var = _ChannelMoments.apply(inputs[0])  # type: ignore[no-untyped-call]
         spread = module.running_var + module.eps
         mean_error = (mean - module.running_mean).square() / spread
         var_error = torch.log((var + module.eps) / spread).square()
@@ -129,6 +150,8 @@ def synthesize(
     """
     settings = config or SynthesisConfig()
     subnets = [calibrated_subnet(supernet, a, real).requires_grad_(False) for a in architectures]
+    for subnet in subnets:
+        depthwise.accelerate(subnet)
     losses = [_StatisticsLoss(subnet) for subnet in subnets]
     mean, std = (torch.tensor(supernet.metadata[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
     low, high = -mean / std, (1.0 - mean) / std

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import ctypes
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from ofa_compile.training.native import (
@@ -21,7 +22,7 @@ from ofa_compile.training.native import (
     load_library,
 )
 
-__all__ = ["depthwise_conv2d", "enable", "is_available"]
+__all__ = ["accelerate", "depthwise_conv2d", "enable", "is_available"]
 
 _KERNEL_SIZES = (3, 5, 7)
 
@@ -128,3 +129,45 @@ def enable() -> bool:
         return False
     supernet_functional.set_depthwise_backend(depthwise_conv2d)
     return True
+
+
+def accelerate(subnet: nn.Module) -> int:
+    """Make the depthwise convolutions of one static network use `depthwise_conv2d`.
+
+    Parameters
+    ----------
+    subnet
+        Network of plain modules; parameters and state dict stay as they were.
+
+    Returns
+    -------
+    Number of convolutions that now do.
+    """
+    count = 0
+    for module in subnet.modules():
+        if isinstance(module, nn.Conv2d) and _is_plain_depthwise(module):
+            module.forward = _forward_of(module)  # type: ignore[assignment, method-assign]
+            count += 1
+    return count
+
+
+def _is_plain_depthwise(conv: nn.Conv2d) -> bool:
+    """Tell whether a convolution is what `depthwise_conv2d` computes."""
+    k, stride = conv.kernel_size[0], conv.stride[0]
+    return (
+        conv.groups == conv.in_channels == conv.out_channels
+        and conv.groups > 1
+        and conv.bias is None
+        and conv.kernel_size == (k, k)
+        and conv.stride == (stride, stride)
+        and conv.padding == (k // 2, k // 2)
+        and conv.dilation == (1, 1)
+        and conv.padding_mode == "zeros"
+    )
+
+
+def _forward_of(conv: nn.Conv2d) -> Callable[[Tensor], Tensor]:
+    def forward(x: Tensor) -> Tensor:
+        return depthwise_conv2d(x, conv.weight, conv.stride[0])
+
+    return forward

@@ -15,6 +15,7 @@ from ofa_compile.errors import DataError
 from ofa_compile.predictors.accuracy_dataset import AccuracyRecord, append_record, read_records
 from ofa_compile.space import Architecture, SearchSpace
 from ofa_compile.supernet import Supernet
+from ofa_compile.training.allocator import keep_memory
 from ofa_compile.training.bn_calibration import calibrate_bn
 from ofa_compile.training.data import ImageData, normalize, resize, split_indices
 from ofa_compile.training.native import use_channels_last
@@ -115,7 +116,7 @@ test_set_images.__test__ = False  # type: ignore[attr-defined]  # pytest: not a 
 
 @torch.no_grad()
 def evaluate_subnet(
-    subnet: nn.Module, images: Tensor, labels: Tensor, *, batch_size: int = 250
+    subnet: nn.Module, images: Tensor, labels: Tensor, *, batch_size: int = 100
 ) -> float:
     """Return the fraction of images whose class a subnet gets right.
 
@@ -204,6 +205,7 @@ def evaluate_architectures(
     """
     for architecture in architectures:
         supernet.space.validate(architecture)
+    keep_memory()
     weights = supernet.weights_hash
     known = {
         record.architecture: record

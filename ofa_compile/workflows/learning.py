@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from ofa_compile.cache import default_root
 from ofa_compile.errors import DataError
 from ofa_compile.options import EvaluateOptions, FitAccuracyOptions, TrainOptions
 from ofa_compile.progress import ProgressCallback, no_progress
@@ -83,7 +82,7 @@ def _evaluation_images(options: EvaluateOptions, supernet: Supernet) -> Evaluati
     """Read the images, normalised as the supernet's were."""
     largest = max(supernet.space.resolutions)
     size = largest if largest <= MAX_STORED_SIZE else None
-    data = load_images(options.data, size=size, cache=default_root() / "images")
+    data = load_images(options.data, size=size)
     known = supernet.metadata.get("labels")
     if known and tuple(known) != data.labels:
         message = f"{options.data} has the classes {', '.join(data.labels)}; the supernet others"

@@ -172,7 +172,7 @@ def test_misuse_exits_with_2(
 
 
 def test_a_reader_that_goes_away_is_no_error() -> None:
-    code = "from ofa_compile.cli.app import main; main()"
+    code = "from ofa_compile.__main__ import main; main()"
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run(

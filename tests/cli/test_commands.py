@@ -22,10 +22,10 @@ def test_supernet_list(capsys: pytest.CaptureFixture[str]) -> None:
 def test_cache_info_and_clear(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from ofa_compile.cache import Cache
+    from ofa_compile.cache import Cache, digest
 
     monkeypatch.setenv("OFA_COMPILE_CACHE", str(tmp_path))
-    Cache().put("objects", "0123", b"abc")
+    Cache().put("objects", digest("key"), b"abc")
     assert run_app(["cache", "info", "--json"]) == 0
     info = json.loads(capsys.readouterr().out)
     assert (info["folder"], info["num_entries"], info["num_bytes"]) == (str(tmp_path), 1, 3)

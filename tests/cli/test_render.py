@@ -72,5 +72,10 @@ def test_bars_on_a_terminal(
 
 
 def test_report_is_one_line_per_entry(capsys: pytest.CaptureFixture[str]) -> None:
-    Output().report({"median_ms": 1.25, "count": 3, "file": None})
-    assert capsys.readouterr().out == "median ms  1.250\ncount      3\nfile       -\n"
+    Output().report({"median_ms": 1.25, "file": None, "names": ["a", "b"], "more": {"c": [1]}})
+    assert capsys.readouterr().out.splitlines() == [
+        "median ms  1.250",
+        "file       -",
+        "names      a, b",
+        'more       {"c":[1]}',
+    ]

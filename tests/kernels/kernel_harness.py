@@ -90,8 +90,7 @@ class Machine:
         assert output.size == sum(counts)
         parts = np.split(output, np.cumsum(counts)[:-1])
         return [
-            part.reshape(case.expected.shape)
-            for part, (case, _) in zip(parts, cases, strict=True)
+            part.reshape(case.expected.shape) for part, (case, _) in zip(parts, cases, strict=True)
         ]
 
     def _execute(self, data: bytes) -> np.ndarray:

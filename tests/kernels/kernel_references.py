@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -38,6 +39,11 @@ def _draw(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     return (2 * rng.standard_normal(shape)).astype(np.float32)
 
 
+def _fan_in(weight: np.ndarray, products: int) -> np.ndarray:
+    """Scale weights so that sums of so many products stay as large as their inputs."""
+    return weight / np.float32(2 * math.sqrt(products))
+
+
 def windows(x: np.ndarray, work: w._Windowed, fill: float) -> np.ndarray:
     """Return (taps, N, out_height, out_width, C): what each tap of the window sees of NHWC x."""
     top, left, bottom, right = work.padding
@@ -57,7 +63,7 @@ def windows(x: np.ndarray, work: w._Windowed, fill: float) -> np.ndarray:
 
 def _pointwise(work: w.Pointwise, draw: Callable[..., np.ndarray]) -> Case:
     x, bias = draw(work.rows, work.in_channels), draw(work.out_channels)
-    weight = draw(work.out_channels, work.in_channels)
+    weight = _fan_in(draw(work.out_channels, work.in_channels), work.in_channels)
     inputs = [x]
     result = x.astype(np.float64) @ weight.T + bias
     if work.has_residual:
@@ -69,7 +75,8 @@ def _pointwise(work: w.Pointwise, draw: Callable[..., np.ndarray]) -> Case:
 
 def _depthwise(work: w.Depthwise, draw: Callable[..., np.ndarray]) -> Case:
     x = draw(work.batch, work.height, work.width, work.channels)
-    weight, bias = draw(work.channels, 1, *work.kernel), draw(work.channels)
+    weight = _fan_in(draw(work.channels, 1, *work.kernel), math.prod(work.kernel))
+    bias = draw(work.channels)
     taps = weight.reshape(work.channels, -1).T.astype(np.float64)
     result = np.einsum("tnhwc,tc->nhwc", windows(x, work, 0.0), taps) + bias
     expected = ACTIVATIONS[work.activation](result)
@@ -79,6 +86,7 @@ def _depthwise(work: w.Depthwise, draw: Callable[..., np.ndarray]) -> Case:
 def _convolution(work: w.Convolution, draw: Callable[..., np.ndarray]) -> Case:
     x = draw(work.batch, work.height, work.width, work.in_channels)
     weight = draw(work.out_channels, work.in_channels, *work.kernel)
+    weight = _fan_in(weight, work.in_channels * math.prod(work.kernel))
     bias = draw(work.out_channels)
     taps = weight.reshape(work.out_channels, work.in_channels, -1).astype(np.float64)
     result = np.einsum("tnhwc,oct->nhwo", windows(x, work, 0.0), taps) + bias

@@ -53,12 +53,13 @@ def test_stem_reads_the_image_channels_first(machine: Machine, rng: np.random.Ge
 def test_vector_tails_and_blocks(machine: Machine, rng: np.random.Generator) -> None:
     lanes = machine.core.lanes
     block = machine.configs(convolution(4, (5, 1000)))[0]["vectors"] * lanes
-    channels = {1, 3, lanes - 1, lanes, lanes + 1, block - 1, block, block + 1, 2 * block + 3}
-    machine.check(*(convolution((3, 4), (5, n)) for n in sorted(channels)), rng=rng)
+    channels = {1, lanes - 1, lanes, lanes + 1, block - 1, block, block + 1, 2 * block + 3}
+    work = [convolution((3, 4), (5, n), (3, 1)) for n in sorted(channels)]
+    machine.check(*work, rng=rng)
 
 
 def test_input_channel_edges(machine: Machine, rng: np.random.Generator) -> None:
-    machine.check(*(convolution((3, 4), (n, 6)) for n in (1, 3, 4, 5, 8, 17)), rng=rng)
+    machine.check(*(convolution((3, 4), (n, 6)) for n in (1, 4, 5, 17)), rng=rng)
 
 
 def test_windows(machine: Machine, rng: np.random.Generator) -> None:
@@ -81,7 +82,7 @@ def test_windows(machine: Machine, rng: np.random.Generator) -> None:
 def test_epilogues_and_batches(machine: Machine, rng: np.random.Generator) -> None:
     names = ("none", "relu", "relu6", "hsigmoid", "hswish")
     machine.check(
-        *(convolution((3, 5), (5, 9), activation=name) for name in names),
+        *(convolution((3, 5), (5, 9), 1, activation=name) for name in names),
         convolution((3, 5), (5, 9), has_residual=True, activation="relu"),
         convolution((3, 5), (2, 3 * machine.core.lanes + 1), has_residual=True, batch=3),
         rng=rng,

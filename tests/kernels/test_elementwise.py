@@ -22,7 +22,9 @@ def test_flat_tile_edges(machine: Machine, rng: np.random.Generator) -> None:
     sizes = (1, lanes - 1, lanes + 1, FLAT_TILE - 1, FLAT_TILE, FLAT_TILE + 1, 2 * FLAT_TILE)
     machine.check(*(Add(size, "relu") for size in sizes), rng=rng)
     names = ("relu", "relu6", "hsigmoid", "hswish")
-    machine.check(*(Activate(2 * FLAT_TILE + 7, name) for name in names), Activate(5, "relu"), rng=rng)
+    machine.check(
+        *(Activate(2 * FLAT_TILE + 7, name) for name in names), Activate(5, "relu"), rng=rng
+    )
 
 
 def test_scale_channels(machine: Machine, rng: np.random.Generator) -> None:

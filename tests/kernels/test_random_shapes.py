@@ -65,7 +65,7 @@ def check_random(machine: Machine, rng: np.random.Generator, count: int) -> None
 
 
 def test_random_shapes(machine: Machine, rng: np.random.Generator) -> None:
-    check_random(machine, rng, 12)
+    check_random(machine, rng, 8)
 
 
 @pytest.mark.slow

@@ -30,10 +30,9 @@ def pool(
 
 def test_vector_tails(machine: Machine, rng: np.random.Generator) -> None:
     lanes = machine.core.lanes
-    channels = (1, 3, lanes - 1, lanes, lanes + 1, 3 * lanes + 2)
-    machine.check(
-        *(pool((5, 4), n, reduction=kind) for n in channels for kind in ("max", "mean")), rng=rng
-    )
+    channels = (1, lanes - 1, lanes, 3 * lanes + 2)
+    work = [pool((5, 4), n, padding=(0, 0, 0, 0)) for n in channels]
+    machine.check(*work, pool((5, 4), lanes + 1, reduction="mean"), rng=rng)
 
 
 def test_windows(machine: Machine, rng: np.random.Generator) -> None:
@@ -42,15 +41,14 @@ def test_windows(machine: Machine, rng: np.random.Generator) -> None:
         work
         for kind in ("max", "mean")
         for work in (
-            pool((1, 1), 5, reduction=kind),
-            pool((2, 3), 5, (3, 3), (1, 1), reduction=kind),
-            pool((6, 7), 5, (2, 2), (2, 2), none, reduction=kind),
-            pool((8, 8), 5, (3, 3), (2, 2), (0, 0, 1, 1), reduction=kind),
-            pool((9, 5), 5, (1, 3), (2, 1), (0, 1, 0, 1), reduction=kind, batch=2),
-            pool((5, 5), 5, (5, 5), (1, 1), none, reduction=kind),
+            pool((1, 1), 4, reduction=kind),
+            pool((2, 3), 4, (3, 3), (1, 1), reduction=kind),
+            pool((6, 7), 4, (2, 2), (2, 2), none, reduction=kind),
+            pool((9, 5), 4, (1, 3), (2, 1), (0, 1, 0, 1), reduction=kind, batch=2),
         )
     ]
-    machine.check(*work, pool((5, 6), 5, reduction="mean", count_padding=True), rng=rng)
+    work += [pool((8, 8), 4, (3, 3), (2, 2), (0, 0, 1, 1)), pool((5, 5), 4, (5, 5), (1, 1), none)]
+    machine.check(*work, pool((5, 6), 4, reduction="mean", count_padding=True), rng=rng)
 
 
 def test_maximum_of_very_negative_values(machine: Machine) -> None:

@@ -147,6 +147,12 @@ def test_other_conditions_do_not_count(dataset: LatencyDataset) -> None:
         SPACE, TARGET, 3, build=Device().build, dataset=dataset, config=threaded
     )
     assert report.num_measured == report.num_total == 3
+    newer = MeasureConfig(timing=CONFIG.timing, code="newer kernels")
+    report = measure_subnets(SPACE, TARGET, 3, build=Device().build, dataset=dataset, config=newer)
+    assert report.num_measured == report.num_total == 3
+    assert len(dataset.records(code="newer kernels")) == 3
+    assert len(dataset.records(code="")) == 6
+    assert len(dataset.records()) == 9
 
 
 def test_machine_facts_are_plain_values() -> None:

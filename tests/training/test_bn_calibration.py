@@ -57,7 +57,7 @@ def test_modes_and_weights_stay() -> None:
     assert network[1].training
     assert not network[4].training
     assert torch.equal(cast(nn.Conv2d, network[0]).weight, before)
-    assert not network[1]._forward_pre_hooks
+    assert "forward" not in vars(network[1])
 
 
 def test_result_is_repeatable_and_forgets_the_old() -> None:

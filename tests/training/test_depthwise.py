@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
+from ofa_compile.space import search_space
+from ofa_compile.supernet import build_supernet
 from ofa_compile.supernet import functional as supernet_functional
 from ofa_compile.training import depthwise, native
 
@@ -102,6 +104,17 @@ def test_enable_plugs_into_supernets() -> None:
     x, weight = torch.randn(1, 4, 5, 5), torch.randn(4, 1, 3, 3)
     out = supernet_functional.depthwise_conv2d(x, weight, 1)
     assert out.is_contiguous(memory_format=torch.channels_last)
+
+
+@needs_compiler
+def test_accelerated_subnet_computes_the_same() -> None:
+    space = search_space("ofa_mbv3_cifar")
+    subnet = build_supernet(space, seed=0).eval().extract(space.smallest())
+    x = torch.randn(2, 3, 24, 24)
+    expected = subnet(x).detach()
+    assert depthwise.accelerate(subnet) == 1 + sum(space.smallest().depths)
+    torch.testing.assert_close(subnet(x).detach(), expected, rtol=1e-4, atol=1e-5)
+    assert depthwise.accelerate(nn.Conv2d(4, 4, 3, groups=4)) == 0
 
 
 def test_without_a_compiler_the_reason_is_logged(
