@@ -134,16 +134,15 @@ class SearchOptions(LimitOptions):
     ----------
     output
         Folder for ``front.json`` and one architecture file per member; None writes nothing.
-    verify_top
-        Measure this many winners on the target.
+    population, generations
+        Size and length of the evolution; None leaves them to the search.
     """
 
     target: str = "host"
     space: str = DEFAULT_SUPERNET
-    population: int = 100
-    generations: int = 100
+    population: int | None = None
+    generations: int | None = None
     output: Path | None = None
-    verify_top: int = 0
     seed: int = 0
 
 
@@ -178,6 +177,8 @@ class FitLatencyOptions(_Options):
         JSON Lines file; None takes the workspace's.
     output
         Predictor to write; None writes into the workspace.
+    threads
+        Use the records that were timed with this many threads.
     """
 
     target: str = "host"
@@ -185,6 +186,7 @@ class FitLatencyOptions(_Options):
     dataset: Path | None = None
     output: Path | None = None
     workspace: Path | None = None
+    threads: int = 1
     seed: int = 0
 
 

@@ -107,9 +107,7 @@ def test_wrong_numbers_leave_no_bundle(
     assert not list(options.output.parent.glob(".*staging*"))
 
 
-def test_no_verify_is_recorded(
-    options: CompileOptions, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_no_verify_is_recorded(options: CompileOptions, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["compile", "--target", options.target, "--supernet", options.supernet]
     arguments += ["--architecture", str(options.architecture), "--no-calibration", "--json"]
     assert run_app([*arguments, "--no-verify", "--output", str(options.output)]) == 0

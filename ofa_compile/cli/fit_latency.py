@@ -15,6 +15,7 @@ def fit_latency_command(
     dataset: opt.Dataset = None,
     output: opt.OptionalOutput = None,
     workspace: opt.Workspace = None,
+    threads: opt.Threads = 1,
     seed: opt.Seed = 0,
     as_json: opt.Json = False,
     quiet: opt.Quiet = False,
@@ -27,6 +28,7 @@ def fit_latency_command(
         dataset=dataset,
         output=output,
         workspace=workspace,
+        threads=threads,
         seed=seed,
     )
     channel = Output(as_json=as_json, quiet=quiet, verbose=verbose)

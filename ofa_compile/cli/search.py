@@ -27,8 +27,10 @@ def search_command(
     resolution: opt.Resolution = None,
     accuracy_predictor: opt.AccuracyPredictorFile = None,
     latency_predictor: opt.LatencyPredictorFile = None,
-    population: Annotated[int, typer.Option("--population", min=4, help="Members kept.")] = 100,
-    generations: Annotated[int, typer.Option("--generations", min=1, help="Rounds.")] = 100,
+    population: Annotated[
+        int | None, typer.Option("--population", min=4, help="Members kept.")
+    ] = None,
+    generations: Annotated[int | None, typer.Option("--generations", min=1, help="Rounds.")] = None,
     output: opt.OptionalOutput = None,
     workspace: opt.Workspace = None,
     seed: opt.Seed = 0,

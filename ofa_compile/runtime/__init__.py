@@ -1,0 +1,1 @@
+"""C sources of what runs on the device (data only)."""

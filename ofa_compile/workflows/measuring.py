@@ -21,6 +21,13 @@ def latency_dataset_path(workspace: Path) -> Path:
     return workspace / "latency.jsonl"
 
 
+def code_version() -> str:
+    """Name the code generator that today's times belong to."""
+    from ofa_compile.compiler.objects import code_fingerprint
+
+    return code_fingerprint()[:12]
+
+
 def measure_target(
     options: MeasureOptions, progress: ProgressCallback = no_progress
 ) -> dict[str, Any]:
@@ -51,7 +58,7 @@ def measure_target(
         dataset=LatencyDataset(path),
         resolution=options.resolution,
         seed=options.seed,
-        config=MeasureConfig(threads=options.threads),
+        config=MeasureConfig(threads=options.threads, code=code_version()),
         progress=progress,
     )
     return {"dataset": str(path), "target": target.name, **dataclasses.asdict(report)}
@@ -80,14 +87,20 @@ def fit_latency_predictor(
     if not path.is_file():
         message = f"there is no latency data set at {path}"
         raise DataError(message, hint=f"ofa-compile measure --target {target.name} --count 100")
+    matching = LatencyDataset(path).records(
+        target_fingerprint=target.fingerprint, code=code_version()
+    )
     records = [
         record
-        for record in LatencyDataset(path).records(target_fingerprint=target.fingerprint)
-        if record.architecture.space == options.space and record.median_ms is not None
+        for record in matching
+        if record.architecture.space == options.space
+        and record.median_ms is not None
+        and record.threads == options.threads
     ]
     if not records:
-        message = f"{path} has no successful records of '{options.space}' on '{target.name}'"
-        raise DataError(message, hint="measure again: the target may have changed since")
+        message = f"{path} has no successful records of '{options.space}' on '{target.name}' with "
+        message += f"{options.threads} thread(s) and this version of the kernels"
+        raise DataError(message, hint=f"ofa-compile measure --target {target.name} --count 100")
     progress(f"fitting on {len(records)} subnets")
     predictor = LatencyPredictor(
         options.space,

@@ -74,7 +74,7 @@ def search_subnets(
     *,
     seed: int = 0,
     progress: ProgressCallback = no_progress,
-    **sizes: int,
+    **sizes: int | None,
 ) -> SearchResult:
     """Search a space under limits with the predictors that belong to a target."""
     from ofa_compile.search.evolution import EvolutionConfig
@@ -92,7 +92,7 @@ def search_subnets(
         max_activation_bytes=limits.max_activation_bytes,
         resolution=limits.resolution,
         seed=seed,
-        config=EvolutionConfig(**sizes) if sizes else None,
+        config=EvolutionConfig(**{k: v for k, v in sizes.items() if v is not None}),
         progress=lambda done, total: progress("searching", done, total),
     )
 

@@ -1,4 +1,4 @@
-"""The main job as a user runs it: `ofa-compile --target arm64`, from shipped weights to photographs."""
+"""The main job as a user runs it: `ofa-compile --target arm64`, weights to photographs."""
 
 from __future__ import annotations
 
