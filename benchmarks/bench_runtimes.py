@@ -1,11 +1,12 @@
-"""Compiled subnets next to other runtimes: batch 1, one thread, float32, interleaved rounds.
+"""Compiled subnets next to other runtimes: batch 1, float32, interleaved rounds.
 
-Two subnets of ofa_mbv3_d234_e346_k357_w1.0 at 224 pixels: `small` (every choice the smallest,
-121 M MACs) and `mid` (mixed kernel sizes and expand ratios, 247 M MACs), with random weights.
-Outputs are compared before anything is timed. Each round gives every runtime one turn, so a busy
-moment hits all of them; what counts is the median of the rounds' ratios.
+By default two subnets of ofa_mbv3_d234_e346_k357_w1.0 at 224 pixels: `small` (every choice the
+smallest, 121 M MACs) and `mid` (mixed kernel sizes and expand ratios, 247 M MACs); with --all also
+the authors' 22 published subnets (from --data) and 12 random ones. Weights are random. Outputs are
+compared before anything is timed. Each round gives every runtime one turn, so a busy moment hits
+all of them; what counts is the median of the rounds' ratios.
 
-    python benchmarks/bench_runtimes.py [--quick] [--json]
+    python benchmarks/bench_runtimes.py [--quick] [--json] [--threads N] [--all --data FOLDER]
     python benchmarks/bench_runtimes.py --build FOLDER       # here: export and compile only
     python benchmarks/bench_runtimes.py --prebuilt FOLDER    # elsewhere: with peers installed
 """
@@ -19,66 +20,61 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import finish, parser, say, table
+from common import data_folder, finish, parser, say, table
 from numpy.typing import NDArray
 from runtimes import PEERS, Ours, Runtime
+from subnets import fixed, published, sampled
 
-SPACE = "ofa_mbv3_d234_e346_k357_w1.0"
-RESOLUTION = 224
+from ofa_compile.space import Architecture, macs
+
 # Ours must meet the product's own tolerance; peers may use other algorithms and are only shown.
 TOLERANCE = 1e-4
 TURN_MS = 60.0
+NUM_RANDOM = 12
 
 
-def architectures() -> dict[str, Any]:
-    """Return the two subnets by name."""
-    from ofa_compile.space.architecture import Architecture
-    from ofa_compile.space.registry import search_space
-
-    space = search_space(SPACE)
-    mid = Architecture(
-        space=SPACE,
-        resolution=RESOLUTION,
-        depths=(2, 3, 3, 3, 3),
-        kernel_sizes=((3, 5), *[(3, 5, 7)] * 4),
-        expand_ratios=((3, 4), *[(3, 4, 6)] * 4),
-    )
-    return {"small": space.smallest(RESOLUTION), "mid": mid}
+def architectures(options: argparse.Namespace) -> dict[str, Architecture]:
+    """Return the subnets to compare, by name."""
+    found = fixed()
+    if options.all:
+        found |= published(data_folder(options.data) / "ofa" / "specialized_subnets.json")
+        found |= sampled(NUM_RANDOM, options.seed)
+    return found
 
 
-def build(folder: Path) -> None:
-    """Export and compile every subnet, with PyTorch's logits beside it."""
+def build(folder: Path, subnets: dict[str, Architecture]) -> None:
+    """Export and compile every subnet not there yet, with PyTorch's logits beside it."""
     import torch
 
     from ofa_compile.compiler.build import compile_onnx
     from ofa_compile.export.onnx_export import export_onnx
     from ofa_compile.hardware.target_spec import load_target
-    from ofa_compile.space.registry import search_space
     from ofa_compile.supernet.checkpoint import load_supernet
 
     target = load_target("host")
-    torch.manual_seed(0)
-    supernet = load_supernet(None, space=search_space(SPACE))
-    x = np.random.default_rng(0).standard_normal((1, 3, RESOLUTION, RESOLUTION), dtype=np.float32)
-    for name, architecture in architectures().items():
-        place = folder / name
-        place.mkdir(parents=True, exist_ok=True)
-        subnet = supernet.extract(architecture)
-        export_onnx(subnet, place / "subnet.onnx", resolution=RESOLUTION)
-        compile_onnx(place / "subnet.onnx", target, place, symbol_prefix="ofa_bench_")
-        with torch.inference_mode():
-            logits = subnet(torch.from_numpy(x)).numpy()
-        np.savez(place / "reference.npz", x=x, logits=logits)
+    for space in sorted({architecture.space for architecture in subnets.values()}):
+        supernet = load_supernet(None, space=space)
+        for name, architecture in subnets.items():
+            place = folder / name
+            if architecture.space != space or (place / "reference.npz").is_file():
+                continue
+            place.mkdir(parents=True, exist_ok=True)
+            subnet = supernet.extract(architecture)
+            size = architecture.resolution
+            export_onnx(subnet, place / "subnet.onnx", resolution=size)
+            compile_onnx(place / "subnet.onnx", target, place, symbol_prefix="ofa_bench_")
+            x = np.random.default_rng(0).standard_normal((1, 3, size, size), dtype=np.float32)
+            with torch.inference_mode():
+                logits = subnet(torch.from_numpy(x)).numpy()
+            np.savez(place / "reference.npz", x=x, logits=logits)
 
 
 def compare(name: str, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Check and time one subnet in every runtime."""
-    from ofa_compile.space import cost
-
     with np.load(folder / "reference.npz") as reference:
         x, expected = reference["x"], reference["logits"]
-    runtimes: list[Runtime] = [Ours(folder, x)]
-    runtimes += [peer(folder, x) for peer in PEERS if peer.is_available()]
+    runtimes: list[Runtime] = [Ours(folder, x, options.threads)]
+    runtimes += [peer(folder, x, options.threads) for peer in PEERS if peer.is_available()]
     scale = float(np.abs(expected).max())
     errors = {
         item.name: float(np.abs(item.logits().reshape(expected.shape) - expected).max()) / scale
@@ -104,8 +100,7 @@ def compare(name: str, folder: Path, options: argparse.Namespace) -> dict[str, A
             "speedup_84_percent": float(high),
             "rounds_ms": times[item.name].round(5).tolist(),
         }
-    macs = cost.macs(architectures()[name])
-    return {"macs": macs, "runtimes": result}
+    return {"runtimes": result}
 
 
 def interleave(runtimes: list[Runtime], rounds: int) -> dict[str, NDArray[np.float64]]:
@@ -125,7 +120,8 @@ def interleave(runtimes: list[Runtime], rounds: int) -> dict[str, NDArray[np.flo
 
 def report(name: str, figures: dict[str, Any], options: argparse.Namespace) -> None:
     """Print one subnet's table."""
-    say(options, f"\n## {name}: {figures['macs'] / 1e6:.0f} M MACs, {RESOLUTION} px\n")
+    millions, size = figures["macs"] / 1e6, figures["resolution"]
+    say(options, f"\n## {name}: {millions:.0f} M MACs, {size} px\n")
     rows = [
         (
             runtime, f"{r['best_ms']:.3f}", f"{r['median_ms']:.3f}", f"{r['speedup_median']:.2f}x",
@@ -143,22 +139,52 @@ def main() -> None:
     arguments.add_argument("--build", type=Path, metavar="FOLDER", help="export and compile only")
     arguments.add_argument("--prebuilt", type=Path, metavar="FOLDER", help="use such a folder")
     arguments.add_argument("--rounds", type=int, default=40)
+    arguments.add_argument("--threads", type=int, default=1)
+    arguments.add_argument("--all", action="store_true", help="published and random subnets too")
+    arguments.add_argument("--data", type=Path, help="folder of the published data, for --all")
     options = arguments.parse_args()
+    subnets = architectures(options)
     if options.build:
-        build(options.build)
+        build(options.build, subnets)
         say(options, f"built in {options.build}")
         return
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    if hasattr(os, "sched_setaffinity") and options.threads == 1:
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     with tempfile.TemporaryDirectory(prefix="ofa-compile-bench-") as scratch:
         folder = options.prebuilt or Path(scratch)
         if not options.prebuilt:
-            build(folder)
+            build(folder, subnets)
         results = {}
-        for name in architectures():
-            results[name] = compare(name, folder / name, options)
+        for name, architecture in subnets.items():
+            facts = {"macs": macs(architecture), "resolution": architecture.resolution}
+            results[name] = facts | compare(name, folder / name, options)
             report(name, results[name], options)
-    finish({"benchmark": "runtimes", "threads": 1, "batch": 1, "subnets": results}, options)
+    summary = summarize(results)
+    say(options, f"\nagainst the best other runtime: {summary}")
+    finish(
+        {
+            "benchmark": "runtimes",
+            "threads": options.threads,
+            "batch": 1,
+            "summary": summary,
+            "subnets": results,
+        },
+        options,
+    )
+
+
+def summarize(results: dict[str, Any]) -> dict[str, Any]:
+    """Compare ours with whichever other runtime is fastest on each subnet."""
+    ratios = {}
+    for name, figures in results.items():
+        others = [r for n, r in figures["runtimes"].items() if n != Ours.name]
+        if others:
+            ratios[name] = min(r["speedup_median"] for r in others)
+    if not ratios:
+        return {}
+    worst = min(ratios, key=ratios.__getitem__)
+    mean = float(np.exp(np.mean(np.log(list(ratios.values())))))
+    return {"geometric_mean": round(mean, 3), "worst": [worst, round(ratios[worst], 3)]}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Other inference runtimes behind one small interface, one class each; all run one thread.
+"""Other inference runtimes behind one small interface, one class each, on any number of threads.
 
 A runtime is offered when its package can be imported. Peers fight over dependencies, so install
 them into an environment of their own (see README.md, `--build` and `--prebuilt`).
@@ -55,15 +55,16 @@ class Ours(Runtime):
     name = "ofa-compile"
     modules = ("ofa_compile",)
 
-    def __init__(self, folder: Path, x: Tensor) -> None:
+    def __init__(self, folder: Path, x: Tensor, threads: int = 1) -> None:
         from ofa_compile.bundle.native import NativeLibrary
 
         self._library = NativeLibrary(folder / "libsubnet.so", "ofa_bench_")
         self._x = x
+        self._threads = threads
 
     def call(self) -> None:
         """Run once."""
-        self._library.time(self._x, repeats=1, warmup=0)
+        self._library.time(self._x, repeats=1, warmup=0, threads=self._threads)
 
     def logits(self) -> Tensor:
         """Return the logits."""
@@ -71,7 +72,7 @@ class Ours(Runtime):
 
     def time(self, repeats: int) -> NDArray[np.float64]:
         """Time inside the library."""
-        return self._library.time(self._x, repeats=repeats, warmup=0)
+        return self._library.time(self._x, repeats=repeats, warmup=0, threads=self._threads)
 
 
 class OnnxRuntime(Runtime):
@@ -80,11 +81,12 @@ class OnnxRuntime(Runtime):
     name = "ONNX Runtime"
     modules = ("onnxruntime",)
 
-    def __init__(self, folder: Path, x: Tensor) -> None:
+    def __init__(self, folder: Path, x: Tensor, threads: int = 1) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
         self._session = onnxruntime.InferenceSession(
             folder / "subnet.onnx", options, providers=["CPUExecutionProvider"]
         )
@@ -108,11 +110,11 @@ class OpenVino(Runtime):
     name = "OpenVINO"
     modules = ("openvino",)
 
-    def __init__(self, folder: Path, x: Tensor) -> None:
+    def __init__(self, folder: Path, x: Tensor, threads: int = 1) -> None:
         import openvino
 
         settings: dict[str, Any] = {
-            "INFERENCE_NUM_THREADS": 1,
+            "INFERENCE_NUM_THREADS": threads,
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": "f32",
         }

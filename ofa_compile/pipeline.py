@@ -434,7 +434,7 @@ def _pack_subnet(subnet: _Subnet) -> bytes:
 
 def _read_subnet(path: Path) -> _Subnet | None:
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             facts = json.loads(stored["facts"].tobytes())
             kind = facts.pop("input_kind")
             reference = Reference(inputs=stored["inputs"], logits=stored["logits"], input_kind=kind)

@@ -47,6 +47,7 @@ def resolve_output(output: Path) -> Path:
     try:
         # Unlike Path.resolve, realpath leaves a loop of links to the checks that follow.
         resolved = Path(os.path.realpath(output))
+        _check_writable(output, resolved)
         if not resolved.exists():
             return resolved
         if not resolved.is_dir():
@@ -65,6 +66,14 @@ def resolve_output(output: Path) -> Path:
         msg = f"{output} is {what} (it holds {shown}) and would be replaced"
         raise UserInputError(msg, hint="choose another folder, or move those files away")
     return resolved
+
+
+def _check_writable(output: Path, resolved: Path) -> None:
+    """Find out before the work, not after it, that nothing can be written there."""
+    parent = next(folder for folder in resolved.parents if folder.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        msg = f"cannot write {output}: {parent} is not a writable folder"
+        raise UserInputError(msg, hint="choose a folder on a disk that is writable and not full")
 
 
 def _is_bundle(folder: Path) -> bool:

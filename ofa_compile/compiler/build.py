@@ -170,7 +170,7 @@ def _prepare(
     objects = compile_objects(plan, target, machine, cache, progress)
     symbols = {number: symbol_of(step, target) for number, step in enumerate(plan.steps)}
     source = emit_network(plan, symbols, f"ofa-compile {target.name} {key[:12]}")
-    facts = {
+    facts: dict[str, Any] = {
         "input_shape": plan.input_shape,
         "output_shape": plan.output_shape,
         "arena_bytes": source.arena_bytes,
@@ -186,6 +186,7 @@ def _prepare(
             for number, step in enumerate(plan.steps)
         ],
     }
+    facts = json.loads(json.dumps(facts))  # as they will come from the cache
     _store(cache, key, source.c_source, source.weights, facts)
     misses = sum(not item.was_cached for item in objects)
     return _Prepared(
@@ -210,7 +211,7 @@ def _load(cache: Cache, key: str) -> _Prepared | None:
     if path is None:
         return None
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             c_source, weights, facts = (
                 stored[name].tobytes() for name in ("c_source", "weights", "facts")
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -47,6 +48,14 @@ def lower(graph: Graph, machine: VectorMachine, choose_config: ChooseConfig) -> 
         msg = "the network computes nothing: its output is its input or a constant"
         raise CompilationError(msg)
     return lowering.plan
+
+
+def _grow_to(pool: Pool, out_height: int, out_width: int) -> Pool:
+    """Pad below and on the right for the incomplete windows that ceil_mode adds."""
+    top, left, _, _ = pool.padding
+    bottom = (out_height - 1) * pool.stride[0] + pool.kernel[0] - pool.height - top
+    right = (out_width - 1) * pool.stride[1] + pool.kernel[1] - pool.width - left
+    return dataclasses.replace(pool, padding=(top, left, max(0, bottom), max(0, right)))
 
 
 def _is_neutral(shape: tuple[int, ...]) -> bool:
@@ -226,10 +235,12 @@ class _Lowering:
             reduction=reduction,
             count_padding=bool(attrs.get("count_include_pad", False)),
         )
-        is_plain = tuple(attrs.get("dilation", (1, 1))) == (1, 1)
-        sizes = (batch, channels, workload.out_height, workload.out_width)
-        if not is_plain or sizes != node.output.shape:  # dilation, or a ceil_mode that matters
+        if tuple(attrs.get("dilation", (1, 1))) != (1, 1):
             return False
+        if (workload.out_height, workload.out_width) != node.output.shape[2:]:
+            if workload.count_padding:  # whether ceil_mode's share counts depends on the dialect
+                return False
+            workload = _grow_to(workload, *node.output.shape[2:])
         ref = self.call(workload, [self.read(node.inputs[0], "nhwc")], node.output.size)
         self.put(node.output, ref, "nhwc")
         return True

@@ -32,7 +32,8 @@ ofa_pool *ofa_pool_create(int threads);
 void ofa_pool_destroy(ofa_pool *pool);
 int ofa_pool_threads(const ofa_pool *pool);
 
-/* Run one step on all threads of the pool and wait for it. */
+/* Run one step on all threads of the pool and wait for it. The step must stay as it is for as
+ * long as the pool exists: a worker may look at one that is over. */
 void ofa_pool_run(ofa_pool *pool, const ofa_step *step, const float *input,
                   unsigned char *arena);
 /* Let the workers sleep until the next step instead of waiting for it actively. */

@@ -6,7 +6,8 @@
  *
  * Tiles are claimed from one 64-bit word that holds the step's number and the next tile. A claim
  * is a compare-and-swap, so a worker that wakes up late can never take tiles of another step:
- * its swap fails. Step fields are only rewritten when all tiles of the step are done.
+ * its swap fails. Before the fields that describe a step are rewritten, its claims are closed: a
+ * worker that read the old word, but already sees the next step's fields, must fail as well.
  */
 #include "ofa_network.h"
 
@@ -18,6 +19,8 @@
 
 /* About 5-20 microseconds; waking a sleeping thread costs more than 20. */
 enum { SPINS = 4000 };
+/* A next tile that lies behind the last of any step. */
+#define CLOSED ((uint64_t)INT32_MAX)
 
 struct ofa_pool {
     int threads;
@@ -47,7 +50,8 @@ static void work(ofa_pool *pool, uint32_t number) {
     for (;;) {
         uint64_t claim = atomic_load_explicit(&pool->claim, memory_order_acquire);
         if ((uint32_t)(claim >> 32) != number) return;
-        const ofa_step *step = atomic_load_explicit(&pool->step, memory_order_relaxed);
+        /* Acquire: who sees the next step here also sees that claims of this one are closed. */
+        const ofa_step *step = atomic_load_explicit(&pool->step, memory_order_acquire);
         const float *input = atomic_load_explicit(&pool->input, memory_order_relaxed);
         unsigned char *arena = atomic_load_explicit(&pool->arena, memory_order_relaxed);
         int32_t begin = (int32_t)(uint32_t)claim;
@@ -95,9 +99,10 @@ static void *worker_main(void *argument) {
 
 void ofa_pool_run(ofa_pool *pool, const ofa_step *step, const float *input,
                   unsigned char *arena) {
-    uint32_t number = current(pool) + 1;
+    uint32_t last = current(pool), number = last + 1;
     if (number == 0) number = 1; /* 0 is what a new worker has seen */
-    atomic_store_explicit(&pool->step, step, memory_order_relaxed);
+    atomic_store_explicit(&pool->claim, (uint64_t)last << 32 | CLOSED, memory_order_relaxed);
+    atomic_store_explicit(&pool->step, step, memory_order_release);
     atomic_store_explicit(&pool->input, input, memory_order_relaxed);
     atomic_store_explicit(&pool->arena, arena, memory_order_relaxed);
     atomic_store_explicit(&pool->remaining, step->num_tiles, memory_order_relaxed);

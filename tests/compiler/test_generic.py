@@ -56,9 +56,7 @@ FOREIGN: dict[str, Callable[[Net], Any]] = {
     "minimum": lambda net: net.op("Min", net.last, np.float32(0.3)),
     "transpose": lambda net: net.op("Transpose", perm=[0, 1, 3, 2]),
     "batch norm alone": lambda net: (net.op("Sigmoid"), net.batch_norm(8)),
-    "rounded up pool": lambda net: net.op(
-        "MaxPool", kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1
-    ),
+    "dilated pool": lambda net: net.op("MaxPool", kernel_shape=[2, 2], dilations=[2, 2]),
     "transposed convolution": lambda net: net.op(
         "ConvTranspose", net.last, net.draw(8, 8, 2, 2), strides=[2, 2]
     ),
@@ -100,7 +98,7 @@ def test_other_types_inside_are_refused(tmp_path: Path) -> None:
         lambda net: net.op("Cast", to=TensorProto.INT32),
         lambda net: net.op("Cast", to=TensorProto.FLOAT),
     )
-    with pytest.raises(UnsupportedOperatorError, match="works on .*; only float32 is supported"):
+    with pytest.raises(UnsupportedOperatorError, match=r"works on .*; only float32 is supported"):
         lowered(net, tmp_path / "net.onnx")
 
 

@@ -165,5 +165,5 @@ def test_several_outputs_of_an_operator_are_refused(tmp_path: Path) -> None:
 def test_operators_that_tvm_does_not_know_are_listed(tmp_path: Path) -> None:
     net = Net((1, 3, 8, 8))
     net.op("Celu")
-    with pytest.raises(UnsupportedOperatorError, match="cannot import it: .*Celu"):
+    with pytest.raises(UnsupportedOperatorError, match=r"cannot import it: .*Celu"):
         import_onnx(pooled(net).save(tmp_path / "net.onnx"))

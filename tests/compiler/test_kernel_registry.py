@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-
 import pytest
 
 from ofa_compile.compiler.kernel_registry import VectorMachine, find_kernel, register

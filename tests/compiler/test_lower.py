@@ -123,7 +123,7 @@ def test_a_workload_that_no_kernel_takes_is_named(
 
     kernels = {k: v for k, v in kernel_registry._KERNELS.items() if k != "depthwise"}
     monkeypatch.setattr(kernel_registry, "_KERNELS", kernels)
-    with pytest.raises(CompilationError, match="no kernel serves .*depthwise"):
+    with pytest.raises(CompilationError, match=r"no kernel serves .*depthwise"):
         lowered(mobile_net().save(tmp_path / "net.onnx"))
 
 

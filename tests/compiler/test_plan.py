@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -77,8 +79,8 @@ def test_neighbours_have_different_places_within_a_page() -> None:
     # Same low 12 bits of addresses make loads wait for stores (see plan.py).
     plan = chain([PAGE] * 10)
     offsets, _ = place_buffers(plan)
-    pairs = zip(offsets, offsets[1:], strict=False)
-    assert all(abs(a % PAGE - b % PAGE) >= 8 * ALIGNMENT for a, b in pairs)
+    for a, b in itertools.pairwise(offsets):
+        assert abs(a % PAGE - b % PAGE) >= 8 * ALIGNMENT
 
 
 def test_same_plan_same_places() -> None:
