@@ -56,7 +56,10 @@ def provenance() -> dict[str, Any]:
         "versions": {"python": platform.python_version(), **_versions(_PACKAGES)},
         "revision": _revision(),
         "time": datetime.now(tz=UTC).isoformat(timespec="seconds"),
-        "command": " ".join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
+        # Folders of this machine say nothing to a reader elsewhere: only their names are kept.
+        "command": " ".join(
+            ["python", *(Path(a).name if a.startswith("/") else a for a in sys.argv)]
+        ),
     }
 
 

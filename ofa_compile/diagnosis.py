@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes.util
 import dataclasses
 import importlib.metadata
 import platform
@@ -131,8 +130,6 @@ def examine_machine() -> list[Check]:
         Check(name="Python", is_ok=True, detail=platform.python_version()),
         *(_package(name, why) for name, why in _PACKAGES.items()),
         *(_program(name, why) for name, why in _PROGRAMS.items()),
-        _library("cuda", "CUDA driver", "CUDA targets"),
-        _library("vulkan", "Vulkan loader", "Vulkan targets"),
     ]
 
 
@@ -175,20 +172,5 @@ def _program(name: str, needed_for: str) -> Check:
         is_ok=path is not None,
         detail=path or "not found",
         hint=None if path else install_hint(name),
-        needed_for=needed_for,
-    )
-
-
-def _library(name: str, title: str, needed_for: str) -> Check:
-    found = ctypes.util.find_library(name)
-    hints = {
-        "cuda": "install the NVIDIA driver",
-        "vulkan": "sudo apt-get install libvulkan1 mesa-vulkan-drivers",
-    }
-    return Check(
-        name=title,
-        is_ok=found is not None,
-        detail=found or "not found",
-        hint=None if found else hints[name],
         needed_for=needed_for,
     )

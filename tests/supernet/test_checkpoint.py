@@ -192,7 +192,7 @@ def test_code_in_a_pickle_is_never_executed(cifar, tmp_path, writer, suffix):
 def test_garbage_file(tmp_path):
     path = tmp_path / "net.pth"
     path.write_text("this is no checkpoint")
-    with pytest.raises(CheckpointError, match=r"net\.pth cannot be read as a checkpoint of plain tensors") as caught:
+    with pytest.raises(CheckpointError, match="cannot be read as a checkpoint") as caught:
         load_supernet(path, space=CIFAR)
     assert "truncated" in caught.value.hint
 
