@@ -39,7 +39,7 @@ test: venv system
 	$(PYTEST) -n $(JOBS)
 
 test-slow: venv system
-	$(PYTEST) -m slow || [ $$? -eq 5 ]  # 5: there are none
+	$(PYTEST) -m slow -n $(JOBS) || [ $$? -eq 5 ]  # 5: there are none
 
 test-all: test test-slow
 

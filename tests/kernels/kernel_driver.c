@@ -1,7 +1,8 @@
 /* Runs kernels over data from standard input; the table of kernels is generated beside this file.
  *
- * Every array ends at a page that cannot be touched, and what is left before and behind it holds
- * NaN, so that a kernel that reads or writes where it should not crashes or spoils the result.
+ * Every array ends at a page that cannot be touched. What is left before and behind it holds NaN,
+ * for the output a known value, so that a kernel that reads or writes where it should not crashes,
+ * spoils the result or is seen.
  */
 #define _DEFAULT_SOURCE
 #include <math.h>
@@ -14,6 +15,7 @@
 
 #define MAX_ARRAYS 6
 #define ALIGNMENT 64
+#define UNTOUCHED 12345.678f
 
 typedef struct {
     const char *name;
@@ -57,13 +59,25 @@ static void release(guarded array) {
     munmap(array.memory, array.length * sizeof(float) + (size_t)sysconf(_SC_PAGESIZE));
 }
 
+static int is_inside(guarded array, size_t i) {
+    const float *at = array.memory + i;
+    return at >= array.data && at < array.data + array.size;
+}
+
+static void mark_outside(guarded array) {
+    for (size_t i = 0; i < array.length; i++)
+        if (!is_inside(array, i)) array.memory[i] = UNTOUCHED;
+}
+
 /* Nothing outside the array was written, and everything inside was. */
 static void check_written(guarded array, const char *name) {
     for (size_t i = 0; i < array.length; i++) {
-        const float *at = array.memory + i;
-        int inside = at >= array.data && at < array.data + array.size;
-        if (!inside && !isnan(*at)) fail(name, "wrote outside its output");
-        if (inside && isnan(*at)) fail(name, "left a value unwritten, or read outside its inputs");
+        float value = array.memory[i];
+        if (is_inside(array, i)) {
+            if (isnan(value)) fail(name, "left a value unwritten, or read outside its inputs");
+        } else if (memcmp(&value, &(float){UNTOUCHED}, sizeof value) != 0) {
+            fail(name, "wrote outside its output");
+        }
     }
 }
 
@@ -97,6 +111,7 @@ int main(void) {
             if (j < last && fread(arrays[j].data, sizeof(float), c->sizes[j], stdin) != c->sizes[j])
                 fail(c->name, "input too short");
         }
+        mark_outside(arrays[last]);
         fprintf(stderr, "%s\n", c->name); /* names the culprit of a crash */
         if (c->split < c->num_tiles) call(c, arrays, c->split, c->num_tiles);
         if (c->split > 0) call(c, arrays, 0, c->split);

@@ -40,8 +40,8 @@ def _draw(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _fan_in(weight: np.ndarray, products: int) -> np.ndarray:
-    """Scale weights so that sums of so many products stay as large as their inputs."""
-    return weight / np.float32(2 * math.sqrt(products))
+    """Scale weights so that sums of so many products do not grow with their number."""
+    return weight / np.float32(math.sqrt(products))
 
 
 def windows(x: np.ndarray, work: w._Windowed, fill: float) -> np.ndarray:
