@@ -127,6 +127,7 @@ def synthesize(
     real: Tensor,
     *,
     config: SynthesisConfig | None = None,
+    initial: NDArray[np.uint8] | None = None,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> NDArray[np.uint8]:
     """Make calibration images.
@@ -141,6 +142,8 @@ def synthesize(
         Normalised real images to take the statistics from, of shape (n, 3, height, width).
     config
         Settings; None for the defaults.
+    initial
+        Images to start from, of shape (count, size, size, 3); None starts from noise.
     progress
         Called after every step with the step, the total and the loss.
 
@@ -155,9 +158,12 @@ def synthesize(
     losses = [_StatisticsLoss(subnet) for subnet in subnets]
     mean, std = (torch.tensor(supernet.metadata[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
     low, high = -mean / std, (1.0 - mean) / std
-    pixels = _noise(settings.count, settings.size, settings.seed).clamp(low, high)
+    if initial is None:
+        pixels = _noise(settings.count, settings.size, settings.seed).clamp(low, high)
+    else:
+        pixels = normalize(initial, supernet.metadata["mean"], supernet.metadata["std"])
     pixels = pixels.contiguous(memory_format=torch.channels_last).requires_grad_(True)
-    classes = torch.arange(settings.count) % supernet.num_classes
+    classes = torch.arange(len(pixels)) % supernet.num_classes
     optimizer = torch.optim.Adam([pixels], lr=settings.learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.steps)
     for step in range(settings.steps):
