@@ -150,13 +150,14 @@ def _emit_tile(
 
     def accumulate(tap: int, in_channel, packed, position) -> None:
         inside = taps_inside(tile, tap, w.stride[1], w.padding[1], w.width)
-        for offset, lanes in pieces:
-            weights = emit.load(weight, packed + offset, lanes)
-            for output in inside:
+        weights = [emit.load(weight, packed + offset, lanes) for offset, lanes in pieces]
+        for output in inside:
+            # One broadcast input is alive at a time, the weights of all pieces stay.
+            value = x[position(in_channel, output * w.stride[1] + tap)]
+            for (offset, lanes), factor in zip(pieces, weights, strict=True):
                 at = output * width + offset
-                value = x[position(in_channel, output * w.stride[1] + tap)]
                 total = emit.load(accumulators, at, lanes)
-                emit.store(accumulators, at, total + emit.splat(value, lanes) * weights, lanes)
+                emit.store(accumulators, at, total + emit.splat(value, lanes) * factor, lanes)
 
     top = out_row * w.stride[0] - w.padding[0]
     taps_h, taps_w = w.kernel
