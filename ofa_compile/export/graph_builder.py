@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from ofa_compile.errors import UserInputError
+from ofa_compile.export.wire_format import Chunk, Weight, encode_model
 
 # Opset 18 with its own IR version: every runtime since 2023 reads it, HardSwish (14) is in it, and
 # fixed numbers keep the bytes independent of the installed onnx release.
@@ -37,18 +38,17 @@ class GraphBuilder:
     """An ONNX graph under construction, with a static shape for every tensor."""
 
     def __init__(self) -> None:
-        # Filled in place: onnx's helpers would copy the weights once per level of nesting.
         self._model = onnx.ModelProto(ir_version=IR_VERSION, producer_name="ofa-compile")
         self._model.opset_import.append(helper.make_opsetid("", OPSET_VERSION))
         self._graph = self._model.graph
         self._graph.name = "subnet"
-        self._initializers: set[str] = set()
+        self._weights: dict[str, NDArray[np.float32]] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
 
     def unique_name(self, name: str) -> str:
         """Return `name`, or `name` with the first free number behind it."""
         candidate, number = name, 1
-        while candidate in self._shapes or candidate in self._initializers:
+        while candidate in self._shapes or candidate in self._weights:
             candidate, number = f"{name}_{number}", number + 1
         return candidate
 
@@ -71,18 +71,13 @@ class GraphBuilder:
             hint = "check the checkpoint, and that batch-norm statistics were calibrated"
             raise UserInputError(msg, hint=hint)
         name = self.unique_name(name)
-        self._initializers.add(name)
-        tensor = self._graph.initializer.add()
-        tensor.name = name
-        tensor.data_type = TensorProto.FLOAT
-        tensor.dims.extend(data.shape)
-        tensor.raw_data = data.tobytes()
+        self._weights[name] = data
         return name
 
     def add_constant(self, value: float) -> str:
         """Return the name of a scalar initializer, shared by all users of one value."""
         name = f"constant_{value:g}"
-        if name not in self._initializers:
+        if name not in self._weights:
             self.add_weight(name, np.array(value, dtype=np.float32))
         return name
 
@@ -110,15 +105,15 @@ class GraphBuilder:
         self._graph.node.append(node)
         return Value(output, shape)
 
-    def to_model(self, output: Value, producer_version: str) -> onnx.ModelProto:
-        """Return the finished model, with `output` renamed to "logits"."""
+    def encode(self, output: Value, producer_version: str) -> list[Chunk]:
+        """Return the finished model's bytes in pieces, with `output` renamed to "logits"."""
         self._rename(output.name, OUTPUT_NAME)
         shapes = dict(self._shapes)
         self._graph.input.append(_tensor_info(INPUT_NAME, shapes.pop(INPUT_NAME)))
         self._graph.output.append(_tensor_info(OUTPUT_NAME, shapes.pop(output.name)))
         self._graph.value_info.extend(_tensor_info(*item) for item in shapes.items())
         self._model.producer_version = producer_version
-        return self._model
+        return encode_model(self._model, [Weight(*item) for item in self._weights.items()])
 
     def _rename(self, old: str, new: str) -> None:
         """Rename one tensor wherever it is written or read."""
@@ -133,14 +128,23 @@ def _tensor_info(name: str, shape: tuple[int, ...]) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
 
 
-def write_file(content: bytes, path: Path) -> None:
-    """Write a file through a temporary sibling, so that a reader never sees half of it."""
+def write_file(
+    chunks: Sequence[Chunk], path: Path, check: Callable[[Path], None] | None = None
+) -> None:
+    """Write a file through a temporary sibling, so that a reader never sees half of it.
+
+    `check` is given the temporary file; where it raises, nothing is left behind.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_bytes(content)
+        with temporary.open("wb") as file:
+            file.writelines(chunks)
+        if check is not None:
+            check(temporary)
         temporary.replace(path)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         msg = f"cannot write {path}: {error.strerror}"
         raise UserInputError(msg, hint="choose a folder that exists and is writable") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()

@@ -19,6 +19,7 @@ from ofa_compile.errors import CompilationError, UnsupportedOperatorError, UserI
 from ofa_compile.export import lowering
 from ofa_compile.export.graph_builder import GraphBuilder, Value, write_file
 from ofa_compile.export.lowering import unsupported
+from ofa_compile.export.wire_format import Chunk
 
 # Raised whenever the exported graph changes for the same subnet: part of the file's identity.
 EXPORTER_VERSION = "1"
@@ -67,28 +68,28 @@ def export_onnx(
     if any(module.training for module in subnet.modules()):
         msg = "the module is in training mode"
         raise UserInputError(msg, hint="call .eval() before exporting")
-    model = build_onnx_model(subnet, (batch, _input_channels(subnet), height, width))
-    # Once: the checker would serialise a model of 100 MB again, and copies nothing of the bytes.
-    content = model.SerializeToString(deterministic=True)
-    if check:
-        try:
-            onnx.checker.check_model(content)
-        except onnx.checker.ValidationError as error:
-            msg = f"onnx refuses the exported graph: {error}"
-            raise CompilationError(msg) from error
-    write_file(content, path)
+    chunks = _encode_subnet(subnet, (batch, _input_channels(subnet), height, width))
+    write_file(chunks, path, _check_file if check else None)
     return path
 
 
-def build_onnx_model(subnet: nn.Module, input_shape: tuple[int, ...]) -> onnx.ModelProto:
-    """Return the ONNX model of a static subnet without writing it (see `export_onnx`)."""
+def _check_file(path: Path) -> None:
+    try:
+        onnx.checker.check_model(path)
+    except onnx.checker.ValidationError as error:
+        msg = f"onnx refuses the exported graph: {error}"
+        raise CompilationError(msg) from error
+
+
+def _encode_subnet(subnet: nn.Module, input_shape: tuple[int, ...]) -> list[Chunk]:
+    """Return the pieces of the ONNX file of a static subnet."""
     try:
         traced = fx.symbolic_trace(subnet)
     except Exception as error:  # symbolic tracing runs the user's own forward: anything may rise
         msg = f"cannot trace {type(subnet).__name__}: {error}"
         hint = "the forward pass must not depend on the values of its input"
         raise UnsupportedOperatorError(msg, hint=hint) from error
-    return _Walker(traced, input_shape).build()
+    return _Walker(traced, input_shape).encode()
 
 
 def _input_size(resolution: int | tuple[int, int], batch: int) -> tuple[int, int]:
@@ -116,7 +117,7 @@ class _Walker:
         # Tensors as Value; sizes and shapes, which are static here, as plain Python values.
         self._env: dict[fx.Node, Any] = {}
 
-    def build(self) -> onnx.ModelProto:
+    def encode(self) -> list[Chunk]:
         output: Any = None
         for node in self._traced.graph.nodes:
             if node.op == "output":
@@ -129,7 +130,7 @@ class _Walker:
             shape = output.shape if isinstance(output, Value) else type(output).__name__
             what = f"an output of shape {shape} instead of (N, classes)"
             raise unsupported(what=what, name="output")
-        return self._graph.to_model(output, EXPORTER_VERSION)
+        return self._graph.encode(output, EXPORTER_VERSION)
 
     def _add_placeholder(self, node: fx.Node) -> None:
         if self._env:
