@@ -7,7 +7,7 @@ compared before anything is timed. Each round gives every runtime one turn, so a
 all of them; what counts is the median of the rounds' ratios.
 
     python benchmarks/bench_runtimes.py [--quick] [--json] [--threads N] [--all --data FOLDER]
-    python benchmarks/bench_runtimes.py --build FOLDER       # here: export and compile only
+    python benchmarks/bench_runtimes.py --build FOLDER [--tvm] [--tvm-trials N]     # here
     python benchmarks/bench_runtimes.py --prebuilt FOLDER    # elsewhere: with peers installed
 """
 
@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 from common import data_folder, finish, parser, say, table
 from numpy.typing import NDArray
-from runtimes import PEERS, Ours, Runtime
+from peers import PEERS
+from runtimes import Ours, Runtime
 from subnets import fixed, published, sampled
 
 from ofa_compile.space import Architecture, macs
@@ -42,8 +43,12 @@ def architectures(options: argparse.Namespace) -> dict[str, Architecture]:
     return found
 
 
-def build(folder: Path, subnets: dict[str, Architecture]) -> None:
-    """Export and compile every subnet not there yet, with PyTorch's logits beside it."""
+def build(folder: Path, subnets: dict[str, Architecture], *, for_torch: bool = False) -> None:
+    """Export and compile every subnet not there yet, with PyTorch's logits beside it.
+
+    `for_torch` also writes the exported program that torch.compile and ExecuTorch start from
+    (seconds a subnet).
+    """
     import torch
 
     from ofa_compile.compiler.build import compile_onnx
@@ -66,7 +71,25 @@ def build(folder: Path, subnets: dict[str, Architecture]) -> None:
             x = np.random.default_rng(0).standard_normal((1, 3, size, size), dtype=np.float32)
             with torch.inference_mode():
                 logits = subnet(torch.from_numpy(x)).numpy()
+            if for_torch:
+                program = torch.export.export(subnet, (torch.from_numpy(x),))
+                torch.export.save(program, place / "subnet.pt2")
             np.savez(place / "reference.npz", x=x, logits=logits)
+
+
+def build_tvm(folder: Path, subnets: dict[str, Architecture], options: argparse.Namespace) -> None:
+    """Compile every subnet with TVM's defaults and, given trials, tuned by MetaSchedule."""
+    from stock_tvm import build_stock_tvm
+
+    wanted = {"subnet.tvm.so": 0} | (
+        {"subnet.tvm-tuned.so": options.tvm_trials} if options.tvm_trials else {}
+    )
+    for name in subnets:
+        for file, trials in wanted.items():
+            library = folder / name / file
+            if not library.is_file():
+                source = folder / name / "subnet.onnx"
+                build_stock_tvm(source, library, trials=trials, threads=options.threads)
 
 
 def compare(name: str, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
@@ -74,7 +97,7 @@ def compare(name: str, folder: Path, options: argparse.Namespace) -> dict[str, A
     with np.load(folder / "reference.npz") as reference:
         x, expected = reference["x"], reference["logits"]
     runtimes: list[Runtime] = [Ours(folder, x, options.threads)]
-    runtimes += [peer(folder, x, options.threads) for peer in PEERS if peer.is_available()]
+    runtimes += [peer(folder, x, options.threads) for peer in PEERS if peer.is_available(folder)]
     scale = float(np.abs(expected).max())
     errors = {
         item.name: float(np.abs(item.logits().reshape(expected.shape) - expected).max()) / scale
@@ -142,10 +165,16 @@ def main() -> None:
     arguments.add_argument("--threads", type=int, default=1)
     arguments.add_argument("--all", action="store_true", help="published and random subnets too")
     arguments.add_argument("--data", type=Path, help="folder of the published data, for --all")
+    arguments.add_argument("--tvm", action="store_true", help="with --build: stock TVM as well")
+    arguments.add_argument(
+        "--tvm-trials", type=int, default=0, help="with --build: MetaSchedule's trials a subnet"
+    )
     options = arguments.parse_args()
     subnets = architectures(options)
     if options.build:
-        build(options.build, subnets)
+        build(options.build, subnets, for_torch=True)
+        if options.tvm or options.tvm_trials:
+            build_tvm(options.build, subnets, options)
         say(options, f"built in {options.build}")
         return
     if hasattr(os, "sched_setaffinity") and options.threads == 1:
