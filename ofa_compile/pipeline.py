@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import importlib.resources
-import io
-import json
 import logging
 import tempfile
-import zipfile
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np  # noqa: TID253 - the command line imports this module when it needs it
 from numpy.typing import NDArray  # noqa: TID253
@@ -23,7 +17,7 @@ from ofa_compile.bundle.manifest import Figure, FigureKind, describe_target
 from ofa_compile.bundle.preprocess import Preprocessing
 from ofa_compile.bundle.publish import resolve_output
 from ofa_compile.bundle.verify import noise_inputs, num_verification_inputs
-from ofa_compile.cache import Cache, digest, source_digest
+from ofa_compile.cache import Cache
 from ofa_compile.errors import UserInputError
 from ofa_compile.hardware.target_spec import TargetSpec, load_target
 from ofa_compile.hardware.toolchain import find_linker
@@ -31,17 +25,15 @@ from ofa_compile.options import CompileOptions, SupernetOptions
 from ofa_compile.progress import ProgressCallback, no_progress
 from ofa_compile.space import Architecture, SearchSpace, macs, num_parameters, search_space
 from ofa_compile.workflows import selection
+from ofa_compile.workflows.prepared_subnet import prepared_subnet, torch_logits
 from ofa_compile.workflows.subnets import IMAGENET_MEAN, IMAGENET_STD, is_embedded
 
 if TYPE_CHECKING:
     from torch import nn
 
     from ofa_compile.bundle.bundle import Bundle
-    from ofa_compile.supernet import Supernet
 
 logger = logging.getLogger(__name__)
-
-_SUBNETS = "subnets"
 
 
 def compile_bundle(options: CompileOptions, progress: ProgressCallback = no_progress) -> Bundle:
@@ -67,25 +59,26 @@ def compile_bundle(options: CompileOptions, progress: ProgressCallback = no_prog
     architecture, figures = _choose(options, space, target, progress)
     cache = Cache()
     progress("preparing the subnet")
-    subnet = _prepared_subnet(options, architecture, target, cache)
+    subnet = prepared_subnet(options, architecture, target, cache)
     progress("compiling")
+    facts = subnet.facts
     contents = BundleContents(
         preprocessing=Preprocessing(
             height=architecture.resolution,
             width=architecture.resolution,
-            mean=subnet.mean,
-            std=subnet.std,
+            mean=facts.mean,
+            std=facts.std,
         ),
-        labels=subnet.labels,
+        labels=facts.labels,
         architecture=architecture,
         supernet={
             "name": Path(options.supernet).name,
-            "weights_hash": subnet.weights_hash,
-            "calibration": subnet.calibration,
+            "weights_hash": facts.weights_hash,
+            "calibration": facts.calibration,
         },
         network={
-            "macs": macs(architecture, num_classes=subnet.num_classes),
-            "parameters": num_parameters(architecture, num_classes=subnet.num_classes),
+            "macs": macs(architecture, num_classes=facts.num_classes),
+            "parameters": num_parameters(architecture, num_classes=facts.num_classes),
         },
         threads=options.threads,
         figures={**figures, **_measured_accuracy(options, architecture, progress)},
@@ -156,7 +149,7 @@ def compile(
         if verify:
             count = num_verification_inputs(shape[2], is_emulated=not spec.is_native)
             inputs = noise_inputs(shape, count)
-            logits = _onnx_logits(onnx_path, inputs) if run is None else _logits(run, inputs)
+            logits = _onnx_logits(onnx_path, inputs) if run is None else torch_logits(run, inputs)
             reference = Reference(inputs=inputs, logits=logits)
         preprocessing = Preprocessing(height=shape[2], width=shape[3], mean=mean, std=std)
         contents = BundleContents(preprocessing=preprocessing, labels=labels)
@@ -179,15 +172,6 @@ def _input_shape(path: Path) -> tuple[int, ...]:
         msg = f"{path}: the input must have a static shape (N, 3, H, W), got {shape}"
         raise UserInputError(msg, hint="export it with fixed sizes")
     return shape
-
-
-def _logits(module: nn.Module, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Run PyTorch, one input at a time: the compiled batch is 1."""
-    import torch
-
-    with torch.inference_mode():
-        rows = [module(torch.from_numpy(inputs[i : i + 1])).numpy() for i in range(len(inputs))]
-    return np.concatenate(rows).astype(np.float32)
 
 
 def _onnx_logits(path: Path, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -310,176 +294,3 @@ def _measured_accuracy(
     top1 = evaluate_subnet(subnet, scaled, images.labels)
     source = f"{len(images.labels)} test images of {options.accuracy_data.name}, in PyTorch"
     return {"accuracy_top1_on_data": _figure(top1, "measured", source)}
-
-
-# Subnets ready to compile, and their cache
-
-
-@dataclass(frozen=True)
-class _Subnet:
-    """Calibrated subnet as ONNX, what PyTorch says about it, and facts of its supernet."""
-
-    onnx: bytes
-    reference: Reference
-    facts: dict[str, Any]
-
-    @property
-    def mean(self) -> tuple[float, float, float]:
-        r, g, b = self.facts["mean"]
-        return r, g, b
-
-    @property
-    def std(self) -> tuple[float, float, float]:
-        r, g, b = self.facts["std"]
-        return r, g, b
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        return tuple(self.facts["labels"])
-
-    @property
-    def num_classes(self) -> int:
-        return int(self.facts["num_classes"])
-
-    @property
-    def weights_hash(self) -> str:
-        return str(self.facts["weights_hash"])
-
-    @property
-    def calibration(self) -> str:
-        return str(self.facts["calibration"])
-
-
-def _prepared_subnet(
-    options: CompileOptions, architecture: Architecture, target: TargetSpec, cache: Cache
-) -> _Subnet:
-    """Take the subnet from the cache, or extract, calibrate, export and run it."""
-    count = num_verification_inputs(architecture.resolution, is_emulated=not target.is_native)
-    key = digest(
-        _supernet_identity(options),
-        architecture.to_json(),
-        _calibration_identity(options),
-        str(count),
-        str(options.accuracy_data),
-        str(options.seed),
-        _code_identity(),
-    )
-    path = cache.get(_SUBNETS, key)
-    if path is not None:
-        stored = _read_subnet(path)
-        if stored is not None:
-            return stored
-    subnet = _make_subnet(options, architecture, count)
-    cache.put(_SUBNETS, key, _pack_subnet(subnet))
-    return subnet
-
-
-def _make_subnet(options: CompileOptions, architecture: Architecture, count: int) -> _Subnet:
-    from ofa_compile.export import export_onnx
-    from ofa_compile.workflows import subnets
-
-    supernet = subnets.load_options_supernet(options)
-    images = subnets.calibration_images(options)
-    module = subnets.extract_calibrated(supernet, architecture, images)
-    with tempfile.TemporaryDirectory(prefix="ofa-compile-") as folder:
-        path = Path(folder) / "subnet.onnx"
-        export_onnx(module, path, resolution=architecture.resolution)
-        model = path.read_bytes()
-    inputs, kind = _verification_inputs(options, supernet, architecture, count)
-    mean, std = subnets.normalization(supernet)
-    calibration = "none" if images is None else f"{len(images)} images"
-    facts = {
-        "mean": mean,
-        "std": std,
-        "labels": subnets.class_labels(supernet),
-        "num_classes": supernet.num_classes,
-        "weights_hash": supernet.weights_hash,
-        "calibration": calibration,
-    }
-    reference = Reference(inputs=inputs, logits=_logits(module, inputs), input_kind=kind)
-    return _Subnet(model, reference, facts)
-
-
-def _verification_inputs(
-    options: CompileOptions, supernet: Supernet, architecture: Architecture, count: int
-) -> tuple[NDArray[np.float32], str]:
-    """Real images where the user named a data set, otherwise seeded noise."""
-    folder = options.accuracy_data or options.calibration_data
-    resolution = architecture.resolution
-    if folder is None:
-        return noise_inputs((1, 3, resolution, resolution), count, options.seed), "noise"
-    from ofa_compile.training.data import load_images, normalize, resize
-    from ofa_compile.workflows.subnets import normalization
-
-    data = load_images(folder, size=max(supernet.space.resolutions))
-    pool = data.test_images if len(data.test_images) else data.train_images
-    chosen = np.random.default_rng(options.seed).permutation(len(pool))[:count]
-    images = normalize(pool[np.sort(chosen)], *normalization(supernet))
-    inputs = np.ascontiguousarray(resize(images, resolution).numpy(), np.float32)
-    return inputs, "images"
-
-
-def _pack_subnet(subnet: _Subnet) -> bytes:
-    buffer = io.BytesIO()
-    facts = {**subnet.facts, "input_kind": subnet.reference.input_kind}
-    np.savez(
-        buffer,
-        onnx=np.frombuffer(subnet.onnx, np.uint8),
-        inputs=subnet.reference.inputs,
-        logits=subnet.reference.logits,
-        facts=np.frombuffer(json.dumps(facts).encode(), np.uint8),
-    )
-    return buffer.getvalue()
-
-
-def _read_subnet(path: Path) -> _Subnet | None:
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            facts = json.loads(stored["facts"].tobytes())
-            kind = facts.pop("input_kind")
-            reference = Reference(inputs=stored["inputs"], logits=stored["logits"], input_kind=kind)
-            return _Subnet(stored["onnx"].tobytes(), reference, facts)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as err:
-        logger.warning("ignoring a damaged cache entry (%s)", err)
-        return None
-
-
-def _code_identity() -> str:
-    """Hash of the code that turns weights into an ONNX file."""
-    packages = ("space", "supernet", "training", "export", "workflows")
-    return source_digest(*(f"ofa_compile.{package}" for package in packages))
-
-
-def _supernet_identity(options: SupernetOptions) -> str:
-    path = Path(options.supernet)
-    if is_embedded(options.supernet):
-        name = f"{options.supernet}.safetensors"
-        path = Path(str(importlib.resources.files("ofa_compile.weights") / name))
-    try:
-        with path.open("rb") as file:
-            return f"{options.space} {hashlib.file_digest(file, 'sha256').hexdigest()}"
-    except OSError:
-        return f"{options.space} {options.supernet}"  # loading it will say what is wrong
-
-
-def _calibration_identity(options: SupernetOptions) -> str:
-    if options.no_calibration:
-        return "none"
-    if options.calibration_data is not None:
-        return _listing(options.calibration_data)
-    resource = importlib.resources.files("ofa_compile.weights")
-    entry = resource / f"{options.supernet}.calibration.npz"
-    return hashlib.sha256(entry.read_bytes()).hexdigest() if entry.is_file() else "missing"
-
-
-def _listing(path: Path) -> str:
-    """Identity of a file or folder by names, sizes and times of change."""
-    files = sorted(path.rglob("*")) if path.is_dir() else [path]
-    entries = []
-    for file in files:
-        try:
-            status = file.stat()
-        except OSError:
-            continue
-        entries.append(f"{file} {status.st_size} {status.st_mtime_ns}")
-    return digest(*entries)

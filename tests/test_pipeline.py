@@ -94,13 +94,13 @@ def test_second_build_is_identical_and_imports_neither_torch_nor_tvm(
 def test_wrong_numbers_leave_no_bundle(
     options: CompileOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import ofa_compile.pipeline as pipeline
+    from ofa_compile.workflows import prepared_subnet
 
     def wrong(module: object, inputs: np.ndarray) -> np.ndarray:
         return np.ones((len(inputs), 10), np.float32)
 
-    monkeypatch.setattr(pipeline, "_logits", wrong)
-    monkeypatch.setattr(pipeline.Cache, "get", lambda *_: None)
+    monkeypatch.setattr(prepared_subnet, "torch_logits", wrong)
+    monkeypatch.setattr(prepared_subnet.Cache, "get", lambda *_: None)
     with pytest.raises(NumericMismatchError, match="differs from the reference"):
         compile_bundle(options)
     assert not options.output.exists()

@@ -60,8 +60,9 @@ def encode_model(model: onnx.ModelProto, weights: Sequence[Weight]) -> list[Chun
 
 
 def _encode_weight(weight: Weight) -> list[Chunk]:
-    values = memoryview(weight.array).cast("B") if weight.array.size else memoryview(b"")
-    data = [_prefix(_RAW_DATA, len(values)), values]
+    # As bytes through numpy: a memoryview of rank 0 or without elements cannot be cast.
+    values = weight.array.reshape(-1).view(np.uint8).data
+    data: list[Chunk] = [_prefix(_RAW_DATA, len(values)), values]
     # dims (1), data_type (2) and name (8) stand before raw_data (9) in the order of field numbers.
     header = onnx.TensorProto(
         dims=weight.array.shape, data_type=onnx.TensorProto.FLOAT, name=weight.name
