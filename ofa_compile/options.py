@@ -255,6 +255,12 @@ class EvaluateOptions(_Options):
         Use only so many images.
     held_out
         Training images that the training recipe held out.
+    calibration_images, calibration_seed
+        How many training images calibrate batch norm, and which.
+    design
+        "spread" samples families over the whole range of sizes, "uniform" single subnets.
+    shard
+        Number of this process and how many there are: each evaluates its part of the subnets.
     """
 
     data: Path
@@ -267,4 +273,8 @@ class EvaluateOptions(_Options):
     dataset: Path = Path("accuracy.jsonl")
     limit: int | None = None
     held_out: int = 5000
+    calibration_images: int = 500
+    calibration_seed: int = 0
+    design: str = "spread"
+    shard: tuple[int, int] = (0, 1)
     seed: int = 0

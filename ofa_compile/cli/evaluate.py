@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import enum
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +14,24 @@ from ofa_compile.cli.render import Output
 from ofa_compile.options import DEFAULT_SUPERNET, EvaluateOptions
 
 EPILOG = "Example: ofa-compile evaluate --data cifar10 --count 500 --output accuracy.jsonl"
+
+
+class Design(enum.Enum):
+    """How `evaluate` samples subnets."""
+
+    SPREAD = "spread"
+    UNIFORM = "uniform"
+
+
+def _shard(text: str | None) -> tuple[int, int]:
+    """Return rank and number of ranks: as given, else torchrun's, else one process."""
+    if text is None:
+        text = f"{os.environ.get('RANK', '0')}/{os.environ.get('WORLD_SIZE', '1')}"
+    first, _, second = text.partition("/")
+    if not (first.isdigit() and second.isdigit() and int(first) < int(second)):
+        message = f"--shard is {text!r}; it must be I/N with 0 <= I < N, for instance 0/2"
+        raise typer.BadParameter(message)
+    return int(first), int(second)
 
 
 def evaluate_command(
@@ -32,6 +52,19 @@ def evaluate_command(
     held_out: Annotated[
         int, typer.Option("--held-out", min=1, help="Training images that the recipe held out.")
     ] = 5000,
+    calibration_images: Annotated[
+        int, typer.Option("--calibration-images", min=2, help="Training images for batch norm.")
+    ] = 500,
+    calibration_seed: Annotated[
+        int, typer.Option("--calibration-seed", min=0, help="Which training images those are.")
+    ] = 0,
+    design: Annotated[
+        Design, typer.Option("--design", help="How subnets are sampled.")
+    ] = Design.SPREAD,
+    shard: Annotated[
+        str | None,
+        typer.Option("--shard", help="I/N: the I-th of N processes; default: torchrun's rank."),
+    ] = None,
     supernet: opt.Supernet = DEFAULT_SUPERNET,
     space: opt.SupernetSpace = None,
     seed: opt.Seed = 0,
@@ -42,7 +75,8 @@ def evaluate_command(
 ) -> None:
     """Evaluate one architecture, or sampled ones into an accuracy data set.
 
-    Interrupt it as you like: a second run with the same --output continues.
+    Interrupt it as you like: a second run with the same --output continues. Several processes may
+    share one --output: give each its --shard.
     """
     options = EvaluateOptions(
         data=data,
@@ -55,6 +89,10 @@ def evaluate_command(
         dataset=output,
         limit=limit,
         held_out=held_out,
+        calibration_images=calibration_images,
+        calibration_seed=calibration_seed,
+        design=design.value,
+        shard=_shard(shard),
         seed=seed,
     )
     channel = Output(as_json=as_json, quiet=quiet, verbose=verbose)

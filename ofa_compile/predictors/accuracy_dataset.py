@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ class AccuracyRecord:
         What the images are: ``train-held-out`` or ``test``.
     supernet
         Hash of the supernet's weights.
+    calibration_seed
+        Which choice of calibration images.
     """
 
     architecture: Architecture
@@ -42,6 +45,7 @@ class AccuracyRecord:
     num_calibration_images: int
     data: str
     supernet: str
+    calibration_seed: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as plain JSON values."""
@@ -54,14 +58,19 @@ class AccuracyRecord:
             "num_calibration_images": self.num_calibration_images,
             "data": self.data,
             "supernet": self.supernet,
+            "calibration_seed": self.calibration_seed,
         }
 
 
 def append_record(path: Path, record: AccuracyRecord) -> None:
-    """Append one record in a single write, on a line of its own even after a torn last line."""
+    """Append one record, on a line of its own even after a torn last line.
+
+    Several processes may append to one file: each holds a lock while it does.
+    """
     line = json.dumps(record.to_dict(), sort_keys=True) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)  # until the file is closed
         if stream.seek(0, os.SEEK_END) > 0:
             stream.seek(-1, os.SEEK_END)
             if stream.read(1) != b"\n":
@@ -119,4 +128,5 @@ def _parse(values: dict[str, Any]) -> AccuracyRecord:
         num_calibration_images=int(values["num_calibration_images"]),
         data=str(values["data"]),
         supernet=str(values["supernet"]),
+        calibration_seed=int(values.get("calibration_seed", 0)),
     )

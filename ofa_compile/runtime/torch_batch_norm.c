@@ -167,6 +167,23 @@ int ofa_batch_norm_forward(long rows, int C, int kind, float epsilon, float mome
     return 0;
 }
 
+/* Mean and biased variance of each channel, in double. Returns 0, or 2 when memory runs out. */
+int ofa_batch_norm_moments(long rows, int C, const float *x, double *mean, double *variance) {
+    double *total = calloc(2 * (size_t)C, sizeof(double));
+    float *part = calloc(2 * (size_t)C, sizeof(float));
+    const int failed = !total || !part;
+    if (!failed) {
+        moments(x, rows, C, part, total);
+        for (int c = 0; c < C; c++) {
+            const double lean = total[c] / rows, spread = total[C + c] / rows - lean * lean;
+            mean[c] = lean + x[c];
+            variance[c] = spread > 0.0 ? spread : 0.0;
+        }
+    }
+    free(total), free(part);
+    return failed ? 2 : 0;
+}
+
 int ofa_batch_norm_backward(long rows, int C, int kind, const float *x, const float *gamma, const float *beta,
                             const float *statistics, const float *grad, float *grad_x, float *grad_gamma,
                             float *grad_beta) {

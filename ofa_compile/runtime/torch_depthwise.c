@@ -26,6 +26,25 @@
 #define UNROLL _Pragma("GCC unroll 16")
 
 typedef float vec __attribute__((vector_size(LANES * 4)));
+typedef int mask __attribute__((vector_size(LANES * 4)));
+
+enum { NONE, RELU, RELU6, HSWISH };
+
+INLINE vec at_least_zero(vec value) { return (vec)((mask)value & (value > 0.0f)); }
+
+INLINE vec within_zero_and_six(vec value) {
+    const mask small = value < 6.0f;
+    const vec six = (vec){0} + 6.0f;
+    return at_least_zero((vec)(((mask)value & small) | ((mask)six & ~small)));
+}
+
+INLINE vec activate(int kind, vec value) {
+    if (kind == HSWISH)
+        return value * within_zero_and_six(value + 3.0f) * (1.0f / 6.0f);
+    if (kind == RELU)
+        return at_least_zero(value);
+    return kind == RELU6 ? within_zero_and_six(value) : value;
+}
 
 typedef struct {
     int images, channels, height, width; /* of the input */
@@ -76,11 +95,12 @@ INLINE void fill_plane(const float *source, int channels, int count, int height,
     }
 }
 
-/* TILE neighbouring outputs of a row: sum over the kernel of weight x plane. */
+/* TILE neighbouring outputs of a row: sum over the kernel of weight x plane, plus `bias`, activated. */
 INLINE void forward_tile(const int K, const int S, const int TILE, const vec *corner, int pitch,
-                         const vec *weight, float *target, int step, int valid, int count) {
+                         const vec *weight, vec bias, int kind, float *target, int step, int valid,
+                         int count) {
     vec sum[8];
-    UNROLL for (int t = 0; t < TILE; t++) sum[t] = (vec){0};
+    UNROLL for (int t = 0; t < TILE; t++) sum[t] = bias;
     for (int ky = 0; ky < K; ky++) {
         const vec *row = corner + (size_t)ky * pitch;
         UNROLL for (int kx = 0; kx < K; kx++) {
@@ -88,6 +108,8 @@ INLINE void forward_tile(const int K, const int S, const int TILE, const vec *co
             UNROLL for (int t = 0; t < TILE; t++) sum[t] += w * row[t * S + kx];
         }
     }
+    if (kind != NONE)
+        UNROLL for (int t = 0; t < TILE; t++) sum[t] = activate(kind, sum[t]);
     if (valid >= TILE && count == LANES) {
         UNROLL for (int t = 0; t < TILE; t++) store_channels(target + (size_t)t * step, sum[t], LANES);
     } else {
@@ -96,18 +118,18 @@ INLINE void forward_tile(const int K, const int S, const int TILE, const vec *co
     }
 }
 
-INLINE void forward_plane(const int K, const int S, const vec *plane, int pitch, const vec *weight,
-                          float *target, int channels, int count, int height, int width) {
+INLINE void forward_plane(const int K, const int S, const vec *plane, int pitch, const vec *weight, vec bias,
+                          int kind, float *target, int channels, int count, int height, int width) {
     for (int y = 0; y < height; y++) {
         const vec *row = plane + (size_t)y * S * pitch;
         float *to = target + (size_t)y * width * channels;
         int x = 0;
         for (; width - x > 4; x += 8)
-            forward_tile(K, S, 8, row + x * S, pitch, weight, to + (size_t)x * channels, channels,
-                         width - x, count);
+            forward_tile(K, S, 8, row + x * S, pitch, weight, bias, kind, to + (size_t)x * channels,
+                         channels, width - x, count);
         for (; x < width; x += 4)
-            forward_tile(K, S, 4, row + x * S, pitch, weight, to + (size_t)x * channels, channels,
-                         width - x, count);
+            forward_tile(K, S, 4, row + x * S, pitch, weight, bias, kind, to + (size_t)x * channels,
+                         channels, width - x, count);
     }
 }
 
@@ -180,11 +202,12 @@ INLINE void weight_plane(const int K, const int S, const vec *plane, int pitch, 
         CALL(3, 1) CALL(3, 2) CALL(5, 1) CALL(5, 2) CALL(7, 1) CALL(7, 2)                                 \
     }
 
-static void run_forward(const shape *s, const vec *plane, const vec *weight, float *target, int count) {
+static void run_forward(const shape *s, const vec *plane, const vec *weight, vec bias, int kind,
+                        float *target, int count) {
 #define CALL(K, S)                                                                                        \
     case K * 10 + S:                                                                                      \
-        forward_plane(K, S, plane, s->in_pitch, weight, target, s->channels, count, s->out_height,        \
-                      s->out_width);                                                                      \
+        forward_plane(K, S, plane, s->in_pitch, weight, bias, kind, target, s->channels, count,           \
+                      s->out_height, s->out_width);                                                       \
         break;
     FOR_EACH_CASE(CALL)
 #undef CALL
@@ -196,8 +219,8 @@ static void run_backward_input(const shape *s, const vec *grad, const vec *weigh
 #define CALL(K, S)                                                                                        \
     case K * 10 + S:                                                                                      \
         if (S == 1) {                                                                                     \
-            forward_plane(K, 1, grad, s->out_pitch, weight, target, s->channels, count, s->height,        \
-                          s->width);                                                                      \
+            forward_plane(K, 1, grad, s->out_pitch, weight, (vec){0}, NONE, target, s->channels, count,   \
+                          s->height, s->width);                                                           \
         } else {                                                                                          \
             spread_plane(K, 0, grad, s->out_pitch, s->out_pad, weight, target, s->channels, count,        \
                          s->height, s->width);                                                            \
@@ -278,7 +301,7 @@ int ofa_depthwise_forward(const int *sizes, const float *input, const float *wei
                 const int count = block_width(s, b);
                 fill_plane(input + (size_t)n * s->height * s->width * s->channels + b * LANES, s->channels,
                            count, s->height, s->width, plane, s->in_pitch, s->kernel / 2);
-                run_forward(s, plane, packed + (size_t)b * taps,
+                run_forward(s, plane, packed + (size_t)b * taps, (vec){0}, NONE,
                             output + (size_t)n * s->out_height * s->out_width * s->channels + b * LANES,
                             count);
             }

@@ -6,7 +6,7 @@ extracted subnet needs statistics of its own before it is evaluated or compiled.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ofa_compile.errors import DataError
 from ofa_compile.training.batch_norm import batch_norm_activation, replace_forward
 
-__all__ = ["calibrate_bn"]
+__all__ = ["calibrate_bn", "calibrated_output"]
 
 
 class _Moments:
@@ -89,18 +89,40 @@ def calibrate_bn(subnet: nn.Module, images: Tensor, *, batch_size: int = 500) ->
     if len(images) == 0:
         message = "BN calibration needs at least one image"
         raise DataError(message)
-    norms = [m for m in subnet.modules() if isinstance(m, nn.BatchNorm2d) and m.track_running_stats]
-    if not norms:
-        return
-    modes = {module: module.training for module in subnet.modules()}
     num_batches = max(1, round(len(images) / batch_size))
-    subnet.eval()
+    parts = torch.tensor_split(images, num_batches)
+    _outputs(subnet, [part.contiguous(memory_format=torch.channels_last) for part in parts])
+
+
+@torch.no_grad()
+def calibrated_output(module: nn.Module, x: Tensor) -> Tensor:
+    """Calibrate a part of a network on its input, and return what it computes on the way.
+
+    Parameters
+    ----------
+    module
+        First, or next, part of a network.
+    x
+        The input of that part, for all calibration images at once.
+
+    Returns
+    -------
+    The output, normalised with the batch's own statistics: the next part's input.
+    """
+    return _outputs(module, [x])[0]
+
+
+def _outputs(module: nn.Module, parts: Sequence[Tensor]) -> list[Tensor]:
+    """Run `parts` through a module while its batch norms gather their statistics; set those."""
+    norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d) and m.track_running_stats]
+    modes = {child: child.training for child in module.modules()}
+    module.eval()
     try:
         with _in_place_of(norms) as moments:
-            for part in torch.tensor_split(images, num_batches):
-                subnet(part.contiguous(memory_format=torch.channels_last))
+            outputs = [module(part) for part in parts]
     finally:
-        for module, mode in modes.items():
-            module.training = mode
+        for child, mode in modes.items():
+            child.training = mode
     for one in moments:
         one.write()
+    return outputs

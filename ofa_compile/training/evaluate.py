@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,12 +14,13 @@ from torch import Tensor, nn
 
 from ofa_compile.errors import DataError
 from ofa_compile.predictors.accuracy_dataset import AccuracyRecord, append_record, read_records
-from ofa_compile.space import Architecture, SearchSpace
+from ofa_compile.space import Architecture
 from ofa_compile.supernet import Supernet
 from ofa_compile.training.allocator import keep_memory
 from ofa_compile.training.bn_calibration import calibrate_bn
 from ofa_compile.training.data import ImageData, normalize, resize, split_indices
 from ofa_compile.training.native import use_channels_last
+from ofa_compile.training.prefix_evaluation import PrefixEvaluator, can_evaluate
 
 __all__ = [
     "EvaluationImages",
@@ -26,9 +28,10 @@ __all__ = [
     "evaluate_architectures",
     "evaluate_subnet",
     "held_out_images",
-    "sample_spread",
     "test_set_images",
 ]
+
+_WINDOW = 64  # subnets ordered for sharing at a time; each window computes the stem anew
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,12 +48,15 @@ class EvaluationImages:
         Normalised images for BN calibration, none of which is in `images`.
     data
         What the images are: ``train-held-out`` or ``test``.
+    calibration_seed
+        Seed that the calibration images were chosen with.
     """
 
     images: Tensor
     labels: Tensor
     calibration: Tensor
     data: str
+    calibration_seed: int = 0
 
 
 def _evaluation_images(
@@ -59,6 +65,7 @@ def _evaluation_images(
     labels: NDArray[np.int64],
     calibration_index: NDArray[np.int64],
     name: str,
+    calibration_seed: int = 0,
 ) -> EvaluationImages:
     if len(images) == 0:
         message = f"there are no images to evaluate on ({name})"
@@ -68,16 +75,22 @@ def _evaluation_images(
         labels=torch.from_numpy(labels),
         calibration=normalize(data.train_images[calibration_index], data.mean, data.std),
         data=name,
+        calibration_seed=calibration_seed,
     )
 
 
-def _calibration_index(kept: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+def _calibration_index(kept: NDArray[np.int64], count: int, seed: int = 0) -> NDArray[np.int64]:
     """Choose training images to calibrate on, the same for every caller."""
-    return np.random.default_rng(0).permutation(kept)[:count]
+    return np.random.default_rng(seed).permutation(kept)[:count]
 
 
 def held_out_images(
-    data: ImageData, *, held_out: int = 5000, count: int = 2000, calibration: int = 1000
+    data: ImageData,
+    *,
+    held_out: int = 5000,
+    count: int = 2000,
+    calibration: int = 500,
+    calibration_seed: int = 0,
 ) -> EvaluationImages:
     """Return `count` of the training images that `train` held out, and calibration images.
 
@@ -91,12 +104,14 @@ def held_out_images(
         How many of them to evaluate on.
     calibration
         Training images to calibrate on.
+    calibration_seed
+        Seed of their choice: another gives other images, to see what the choice matters.
     """
     kept, held = split_indices(len(data.train_images), held_out)
     held = np.random.default_rng(0).permutation(held)[:count]
-    index = _calibration_index(kept, calibration)
+    index = _calibration_index(kept, calibration, calibration_seed)
     images, labels = data.train_images[held], data.train_labels[held]
-    return _evaluation_images(data, images, labels, index, "train-held-out")
+    return _evaluation_images(data, images, labels, index, "train-held-out", calibration_seed)
 
 
 def test_set_images(
@@ -176,7 +191,8 @@ def evaluate_architectures(
     """Evaluate subnets and append each accuracy to a data set as it is known.
 
     Architectures that the data set already holds for the same weights and images are passed over,
-    so an interrupted call goes on where it stopped.
+    so an interrupted call goes on where it stopped. Subnets that begin with the same blocks share
+    that work, where `PrefixEvaluator` serves the supernet.
 
     Parameters
     ----------
@@ -189,8 +205,8 @@ def evaluate_architectures(
     output
         JSON Lines file, created if need be.
     progress
-        Called after every subnet with the number done, the total and the record (None for one
-        that was there before).
+        Called for every subnet with the number done, the total and the record (None for one that
+        was there before).
 
     Returns
     -------
@@ -207,25 +223,53 @@ def evaluate_architectures(
         supernet.space.validate(architecture)
     keep_memory()
     weights = supernet.weights_hash
-    known = {
-        record.architecture: record
-        for record in read_records(output)
-        if (record.supernet, record.data, record.num_images, record.num_calibration_images)
-        == (weights, images.data, len(images.images), len(images.calibration))
-    }
-    scaled = _ScaledImages(images)
-    results = []
+    template = AccuracyRecord(
+        architecture=supernet.space.smallest(),
+        top1=0.0,
+        num_images=len(images.images),
+        num_calibration_images=len(images.calibration),
+        data=images.data,
+        supernet=weights,
+        calibration_seed=images.calibration_seed,
+    )
+    records = {r.architecture: r for r in read_records(output) if _is_comparable(r, template)}
     distinct = list(dict.fromkeys(architectures))
-    for done, architecture in enumerate(distinct, start=1):
-        record = known.get(architecture)
-        is_new = record is None
-        if record is None:
-            record = _evaluate(supernet, architecture, images, scaled, weights)
-            append_record(output, record)
-        results.append(record)
+    done = 0
+    for architecture in distinct:
+        if architecture in records and progress is not None:
+            done += 1
+            progress(done, len(distinct), None)
+    missing = [a for a in distinct if a not in records]
+    for architecture, top1 in _accuracies(supernet, missing, images):
+        record = dataclasses.replace(template, architecture=architecture, top1=top1)
+        append_record(output, record)
+        records[architecture] = record
+        done += 1
         if progress is not None:
-            progress(done, len(distinct), record if is_new else None)
-    return results
+            progress(done, len(distinct), record)
+    return [records[architecture] for architecture in distinct]
+
+
+def _is_comparable(record: AccuracyRecord, template: AccuracyRecord) -> bool:
+    """Tell whether two records differ in nothing but the subnet and its accuracy."""
+    same = dataclasses.replace(record, architecture=template.architecture, top1=template.top1)
+    return same == template
+
+
+def _accuracies(
+    supernet: Supernet, architectures: list[Architecture], images: EvaluationImages
+) -> Iterator[tuple[Architecture, float]]:
+    """Yield subnets and their top-1, some at a time so that an interrupted run is a fair sample."""
+    scaled = _ScaledImages(images)
+    if not can_evaluate(supernet):
+        for architecture in architectures:
+            evaluation, calibration = scaled.at(architecture.resolution)
+            subnet = calibrated_subnet(supernet, architecture, calibration)
+            yield architecture, evaluate_subnet(subnet, evaluation, images.labels)
+        return
+    evaluator = PrefixEvaluator(supernet, scaled.at, images.labels)
+    for start in range(0, len(architectures), _WINDOW):
+        yield from evaluator.evaluate(architectures[start : start + _WINDOW])
 
 
 class _ScaledImages:
@@ -242,51 +286,3 @@ class _ScaledImages:
             first, second = (resize(x, resolution) for x in both)
             self._scaled[resolution] = (first, second)
         return self._scaled[resolution]
-
-
-def _evaluate(
-    supernet: Supernet,
-    architecture: Architecture,
-    images: EvaluationImages,
-    scaled: _ScaledImages,
-    weights: str,
-) -> AccuracyRecord:
-    evaluation, calibration = scaled.at(architecture.resolution)
-    subnet = calibrated_subnet(supernet, architecture, calibration)
-    return AccuracyRecord(
-        architecture=architecture,
-        top1=evaluate_subnet(subnet, evaluation, images.labels),
-        num_images=len(evaluation),
-        num_calibration_images=len(calibration),
-        data=images.data,
-        supernet=weights,
-    )
-
-
-def sample_spread(space: SearchSpace, count: int, rng: np.random.Generator) -> list[Architecture]:
-    """Sample distinct architectures spread over the whole range of sizes.
-
-    Uniform choices crowd around the middle of a space. Here each architecture first draws, per
-    kind of choice (resolution, depth, kernel size, ...), how far it leans to small or large
-    values; the smallest and the largest architecture come first.
-
-    Parameters
-    ----------
-    space
-        Search space.
-    count
-        How many architectures.
-    rng
-        Source of the choices.
-    """
-    chosen = dict.fromkeys((space.smallest(), space.largest()))
-    sizes = np.array([len(gene.choices) for gene in space.genes])
-    kinds = [gene.name.split(".")[0] for gene in space.genes]
-    limit = min(count, space.size())
-    while len(chosen) < limit:
-        lean = {kind: rng.random() for kind in dict.fromkeys(kinds)}
-        probabilities = np.array([lean[kind] for kind in kinds])
-        row = rng.binomial(sizes - 1, probabilities)
-        uniform = rng.integers(0, sizes)
-        chosen[space.from_indices(np.where(rng.random(len(row)) < 0.3, uniform, row))] = None
-    return list(chosen)[:count]

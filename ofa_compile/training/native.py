@@ -92,10 +92,14 @@ def compile_source(name: str, source: bytes) -> Path:
 
 
 @functools.cache
-def load_library(name: str) -> ctypes.CDLL | None:
-    """Return the compiled ``runtime/<name>.c``, or None (logged once) where it cannot be had."""
+def load_library(name: str, *before: str) -> ctypes.CDLL | None:
+    """Return the compiled ``runtime/<name>.c``, or None (logged once) where it cannot be had.
+
+    The sources named in `before` come first in the same translation unit.
+    """
     try:
-        source = (files("ofa_compile.runtime") / f"{name}.c").read_bytes()
+        folder = files("ofa_compile.runtime")
+        source = b"".join((folder / f"{part}.c").read_bytes() for part in (*before, name))
         return ctypes.CDLL(str(compile_source(name, source)))
     except OSError as err:
         _LOGGER.warning(

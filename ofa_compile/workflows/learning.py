@@ -15,6 +15,7 @@ from ofa_compile.supernet import Supernet, load_supernet
 from ofa_compile.training import evaluate as evaluation
 from ofa_compile.training.data import load_images, resize
 from ofa_compile.training.evaluate import EvaluationImages
+from ofa_compile.training.sampling import sample_families, sample_uniform
 from ofa_compile.workflows.subnets import normalization, read_architecture
 
 # Images of data sets this small are kept decoded at the space's own size.
@@ -101,7 +102,11 @@ def _evaluation_images(options: EvaluateOptions, supernet: Supernet) -> Evaluati
         message += f"cannot have held out {options.held_out}"
         raise DataError(message, hint="pass the recipe's number as --held-out, or --test")
     return evaluation.held_out_images(
-        data, held_out=options.held_out, count=options.limit or DEFAULT_LIMIT
+        data,
+        held_out=options.held_out,
+        count=options.limit or DEFAULT_LIMIT,
+        calibration=options.calibration_images,
+        calibration_seed=options.calibration_seed,
     )
 
 
@@ -111,8 +116,10 @@ def _evaluate_samples(
     images: EvaluationImages,
     progress: ProgressCallback,
 ) -> dict[str, Any]:
-    rng = np.random.default_rng(options.seed)
-    architectures = evaluation.sample_spread(supernet.space, options.count, rng)
+    draw = sample_uniform if options.design == "uniform" else sample_families
+    families = draw(supernet.space, options.count, options.seed)
+    rank, ranks = options.shard
+    architectures = [a for family in families[rank::ranks] for a in family]
     if options.resolution is not None:
         architectures = [
             dataclasses.replace(a, resolution=options.resolution) for a in architectures
@@ -124,6 +131,9 @@ def _evaluate_samples(
         options.dataset,
         progress=lambda done, total, _record: progress("evaluating", done, total),
     )
+    if not records:
+        message = f"shard {rank}/{ranks} has none of the {options.count} subnets"
+        raise DataError(message, hint="Use fewer shards, or a larger --count.")
     accuracies = [record.top1 for record in records]
     return {
         "dataset": str(options.dataset),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,6 @@ from ofa_compile.training.evaluate import (
     evaluate_architectures,
     evaluate_subnet,
     held_out_images,
-    sample_spread,
 )
 from ofa_compile.training.evaluate import test_set_images as images_of_test_set
 
@@ -67,7 +67,7 @@ def test_data_set_is_resumed(
     supernet: Supernet, images: EvaluationImages, tmp_path: Path, rng: np.random.Generator
 ) -> None:
     path = tmp_path / "sub" / "accuracy.jsonl"
-    architectures = sample_spread(SPACE, 4, rng)
+    architectures = [SPACE.sample(rng) for _ in range(4)]
     calls: list[tuple[int, int, bool]] = []
 
     def progress(done: int, total: int, record: AccuracyRecord | None) -> None:
@@ -81,7 +81,8 @@ def test_data_set_is_resumed(
     records = evaluate_architectures(supernet, both, images, path, progress=progress)
     assert records[:2] == first
     assert calls == [(1, 4, False), (2, 4, False), (3, 4, True), (4, 4, True)]
-    assert read_records(path) == records
+    # Within a window the file is in the order that shares most.
+    assert sorted(map(str, read_records(path))) == sorted(map(str, records))
     assert [r.architecture for r in records] == architectures
     assert all(r.supernet == supernet.weights_hash for r in records)
     # Other weights or images are other measurements.
@@ -100,16 +101,20 @@ def test_foreign_architecture_is_refused_before_any_work(
     assert not path.exists()
 
 
-def test_sample_spreads_over_sizes(rng: np.random.Generator) -> None:
-    sample = sample_spread(SPACE, 200, rng)
-    assert len(set(sample)) == 200
-    assert sample[:2] == [SPACE.smallest(), SPACE.largest()]
+def test_another_choice_of_calibration_images_is_another_measurement(
+    supernet: Supernet, data: ImageData, tmp_path: Path
+) -> None:
+    path = tmp_path / "accuracy.jsonl"
+    for seed in (0, 1):
+        images = held_out_images(data, held_out=12, count=10, calibration=16, calibration_seed=seed)
+        evaluate_architectures(supernet, [SPACE.smallest()], images, path)
+    assert [r.calibration_seed for r in read_records(path)] == [0, 1]
 
-    def spread(architectures: list[object]) -> float:
-        blocks = [sum(a.depths) for a in architectures]  # type: ignore[attr-defined]
-        return float(np.std(blocks))
 
-    uniform = [SPACE.sample(rng) for _ in range(200)]
-    assert spread(list(sample)) > 1.3 * spread(list(uniform))
-    for architecture in sample:
-        SPACE.validate(architecture)
+def test_other_families_are_evaluated_one_by_one(data: ImageData, tmp_path: Path) -> None:
+    space = search_space("ofa_resnet50")
+    supernet = build_supernet(space, num_classes=3, seed=0).eval()
+    images = held_out_images(data, held_out=12, count=4, calibration=4)
+    architecture = dataclasses.replace(space.smallest(), resolution=32)
+    (record,) = evaluate_architectures(supernet, [architecture], images, tmp_path / "a.jsonl")
+    assert record.architecture == architecture
