@@ -48,6 +48,10 @@ class NativeLibrary:
         self._run = self._function("run", int_, pointer, pointer)
         self._set_threads = self._function("set_threads", int_, int_)
         self._time = self._function("time", int_, pointer, pointer, int_, int_, _DOUBLES)
+        self._num_steps = self._function("num_steps", int_)
+        self._time_steps = self._function(
+            "time_steps", int_, pointer, pointer, int_, int_, _DOUBLES
+        )
         self._error = self._function("error", ctypes.c_char_p, int_)
         self._version = self._function("version", ctypes.c_char_p)
         self._arena_bytes = self._function("arena_bytes", ctypes.c_size_t)
@@ -126,16 +130,37 @@ class NativeLibrary:
         -------
         Milliseconds of each run, of shape (repeats,).
         """
+        return self._call_timed(self._time, x, (repeats,), warmup, threads)
+
+    def time_steps(
+        self, x: NDArray[np.float32], *, repeats: int = 50, warmup: int = 3, threads: int = 1
+    ) -> NDArray[np.float64]:
+        """Time each kernel call of runs on one batch; parameters as for `time`.
+
+        Returns
+        -------
+        Milliseconds of each step of each run, of shape (repeats, steps).
+        """
+        shape = (repeats, int(self._num_steps()))
+        return self._call_timed(self._time_steps, x, shape, warmup, threads)
+
+    def _call_timed(
+        self,
+        function: Any,
+        x: NDArray[np.float32],
+        shape: tuple[int, ...],
+        warmup: int,
+        threads: int,
+    ) -> NDArray[np.float64]:
         self.set_threads(threads)
         padded = pad_batch(x, self.input_shape[0])
         if len(padded) != self.input_shape[0]:
             msg = f"{len(x)} inputs to time, but one run takes {self.input_shape[0]}"
             raise MeasurementError(msg)
         logits = np.empty(self.output_shape, dtype=np.float32)
-        times = np.empty(max(repeats, 0), dtype=np.float64)
+        times = np.empty((max(shape[0], 0), *shape[1:]), dtype=np.float64)
         pointer = times.ctypes.data_as(_DOUBLES)
-        code = self._time(padded.ctypes.data, logits.ctypes.data, warmup, repeats, pointer)
-        self._check(code)
+        self._check(function(padded.ctypes.data, logits.ctypes.data, warmup, shape[0], pointer))
         return times
 
     def _check(self, code: int) -> None:

@@ -39,9 +39,13 @@ void ofa_pool_run(ofa_pool *pool, const ofa_step *step, const float *input,
 /* Let the workers sleep until the next step instead of waiting for it actively. */
 void ofa_pool_rest(ofa_pool *pool);
 
-/* Input and arena are aligned to 64 bytes; one run at a time per arena and per pool. */
+/* Input and arena are aligned to 64 bytes; one run at a time per arena and per pool. Where
+ * `step_milliseconds` is not NULL it receives the time of each step. */
 void ofa_network_run(const ofa_network *network, const float *input, float *output,
-                     unsigned char *arena, ofa_pool *pool);
+                     unsigned char *arena, ofa_pool *pool, double *step_milliseconds);
+
+/* A clock that only runs forwards. */
+double ofa_now_ms(void);
 
 extern const ofa_network OFA_NETWORK;
 

@@ -3,10 +3,10 @@
 #include "ofa_session.h"
 
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "ofa_network.h"
@@ -64,15 +64,10 @@ static int prepare(void) {
     return OFA_OK;
 }
 
-static double now_ms(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec * 1e-6;
-}
-
-/* Run `warmup + repeats` times; write the last output, and the times when asked for. */
+/* Run `warmup + repeats` times; write the last output, and, when asked for, the time of each
+ * repeat or of each of its steps. */
 static int run_locked(const float *input, float *output, int warmup, int repeats,
-                      double *milliseconds) {
+                      double *milliseconds, double *step_milliseconds) {
     int code = prepare();
     if (code != OFA_OK) return code;
     unsigned char *copy = session.memory + round_up(OFA_NETWORK.arena_bytes);
@@ -84,10 +79,11 @@ static int run_locked(const float *input, float *output, int warmup, int repeats
         source = (const float *)(const void *)copy;
     }
     for (int i = -warmup; i < repeats; ++i) {
-        double start = milliseconds != NULL ? now_ms() : 0;
+        double start = milliseconds != NULL ? ofa_now_ms() : 0;
         ofa_network_run(&OFA_NETWORK, source, (float *)(void *)result, session.memory,
-                        session.pool);
-        if (milliseconds != NULL && i >= 0) milliseconds[i] = now_ms() - start;
+                        session.pool, step_milliseconds);
+        if (milliseconds != NULL && i >= 0) milliseconds[i] = ofa_now_ms() - start;
+        if (step_milliseconds != NULL && i >= 0) step_milliseconds += OFA_NETWORK.num_steps;
     }
     memcpy(output, result, output_bytes());
     return OFA_OK;
@@ -97,21 +93,32 @@ int ofa_session_run(const float *input, float *output) {
     int code = check_buffers(input, output);
     if (code != OFA_OK) return code;
     pthread_mutex_lock(&session.lock);
-    code = run_locked(input, output, 0, 1, NULL);
+    code = run_locked(input, output, 0, 1, NULL, NULL);
+    pthread_mutex_unlock(&session.lock);
+    return code;
+}
+
+static int time_runs(const float *input, float *output, int warmup, int repeats,
+                     double *milliseconds, bool by_step) {
+    int code = check_buffers(input, output);
+    if (code != OFA_OK) return code;
+    if (milliseconds == NULL) return OFA_NULL_POINTER;
+    if (warmup < 0 || repeats < 1) return OFA_BAD_ARGUMENT;
+    pthread_mutex_lock(&session.lock);
+    code = run_locked(input, output, warmup, repeats, by_step ? NULL : milliseconds,
+                      by_step ? milliseconds : NULL);
     pthread_mutex_unlock(&session.lock);
     return code;
 }
 
 int ofa_session_time(const float *input, float *output, int warmup, int repeats,
                      double *milliseconds) {
-    int code = check_buffers(input, output);
-    if (code != OFA_OK) return code;
-    if (milliseconds == NULL) return OFA_NULL_POINTER;
-    if (warmup < 0 || repeats < 1) return OFA_BAD_ARGUMENT;
-    pthread_mutex_lock(&session.lock);
-    code = run_locked(input, output, warmup, repeats, milliseconds);
-    pthread_mutex_unlock(&session.lock);
-    return code;
+    return time_runs(input, output, warmup, repeats, milliseconds, false);
+}
+
+int ofa_session_time_steps(const float *input, float *output, int warmup, int repeats,
+                           double *milliseconds) {
+    return time_runs(input, output, warmup, repeats, milliseconds, true);
 }
 
 int ofa_session_set_threads(int threads) {

@@ -18,6 +18,8 @@ enum {
 int ofa_session_run(const float *input, float *output);
 int ofa_session_time(const float *input, float *output, int warmup, int repeats,
                      double *milliseconds);
+int ofa_session_time_steps(const float *input, float *output, int warmup, int repeats,
+                           double *milliseconds);
 int ofa_session_set_threads(int threads);
 
 const char *ofa_session_error(int code);

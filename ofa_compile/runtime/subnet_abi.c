@@ -29,6 +29,9 @@ OFA_PUBLIC int P(run)(const float *input, float *output);
 OFA_PUBLIC int P(set_threads)(int threads);
 OFA_PUBLIC int P(time)(const float *input, float *output, int warmup, int repeats,
                        double *milliseconds);
+OFA_PUBLIC int P(num_steps)(void);
+OFA_PUBLIC int P(time_steps)(const float *input, float *output, int warmup, int repeats,
+                             double *milliseconds);
 OFA_PUBLIC const char *P(error)(int code);
 
 const char *P(version)(void) { return OFA_NETWORK.version; }
@@ -53,6 +56,13 @@ int P(set_threads)(int threads) { return ofa_session_set_threads(threads); }
 
 int P(time)(const float *input, float *output, int warmup, int repeats, double *milliseconds) {
     return ofa_session_time(input, output, warmup, repeats, milliseconds);
+}
+
+int P(num_steps)(void) { return OFA_NETWORK.num_steps; }
+
+int P(time_steps)(const float *input, float *output, int warmup, int repeats,
+                  double *milliseconds) {
+    return ofa_session_time_steps(input, output, warmup, repeats, milliseconds);
 }
 
 const char *P(error)(int code) { return ofa_session_error(code); }

@@ -37,6 +37,13 @@ int @PREFIX@set_threads(int threads);
 int @PREFIX@time(const float *input, float *output, int warmup, int repeats,
     double *milliseconds);
 
+/* Kernel calls of one run. */
+int @PREFIX@num_steps(void);
+
+/* As `time`, but store the time of each kernel call: `num_steps` values for each repeat. */
+int @PREFIX@time_steps(const float *input, float *output, int warmup, int repeats,
+    double *milliseconds);
+
 /* Explain a code: 1 NULL pointer, 2 misaligned pointer, 3 out of memory, 4 argument out of
  * range, 5 threads cannot be started. */
 const char *@PREFIX@error(int code);

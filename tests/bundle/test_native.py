@@ -58,6 +58,14 @@ def test_times_each_run(path: Path) -> None:
             library.time(noise(2), repeats=7)
         with pytest.raises(DeviceError, match="out of range"):
             library.time(noise(1), repeats=0)
+
+
+def test_times_each_step(path: Path) -> None:
+    with NativeLibrary(path, "ofa_n_") as library:
+        times = library.time_steps(noise(1), repeats=2, threads=2)
+        assert times.tolist() == [[1, 2, 3], [1, 2, 3]]
+        with pytest.raises(DeviceError, match="2 inputs to time"):
+            library.time_steps(noise(2), repeats=7)
         with pytest.raises(DeviceError, match="threads cannot be started"):
             library.set_threads(1001)
         assert library.run(noise(1)).shape == (1, CLASSES)

@@ -99,7 +99,7 @@ static void run_network(ofa_pool *pool, const float *input) {
     float output[5];
     memset(arena, 0, sizeof arena);
     num_calls = 0;
-    ofa_network_run(&network, input, output, (unsigned char *)arena, pool);
+    ofa_network_run(&network, input, output, (unsigned char *)arena, pool, NULL);
     static const float expected[5] = {3, 3, 3, 2, 2};
     if (num_calls != 3 || memcmp(output, expected, sizeof output) != 0) fail("network", 0, 0);
 }

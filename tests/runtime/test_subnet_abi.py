@@ -13,7 +13,7 @@ from stub_build import COMPILERS, RUNTIME, build_library, missing_tools
 
 NAMES = (
     *("version", "input_shape", "output_shape", "arena_bytes"),
-    *("run", "set_threads", "time", "error"),
+    *("run", "set_threads", "time", "num_steps", "time_steps", "error"),
 )
 SIZE = 3 * 8 * 8
 
@@ -86,6 +86,9 @@ def test_bad_arguments_give_codes(library: ctypes.CDLL) -> None:
     assert run(pointer(x), None) == run(None, pointer(y))
     assert run(pointer(x), pointer(y, 1)) == run(pointer(x, 2), pointer(y))
     assert time(pointer(x), pointer(y), 0, 1, None) == run(None, None)
+    assert library.ofa_abc_time_steps(pointer(x), pointer(y), 0, 0, times) == time(
+        pointer(x), pointer(y), 0, 0, times
+    )
     assert time(pointer(x), pointer(y), -1, 1, times) == library.ofa_abc_set_threads(0)
     assert library.ofa_abc_input_shape(None) == run(None, None)
     assert library.ofa_abc_error(0) == b"success"
@@ -102,6 +105,18 @@ def test_times_every_repeat(library: ctypes.CDLL) -> None:
     assert code == 0
     assert (times[:5] >= 0).all()
     assert times[5] == -1
+    np.testing.assert_array_equal(y, x)
+
+
+def test_times_every_step_of_every_repeat(library: ctypes.CDLL) -> None:
+    x, y = np.ones(SIZE, dtype=np.float32), np.zeros(SIZE, dtype=np.float32)
+    times = np.full(7, -1.0)
+    assert library.ofa_abc_num_steps() == 3
+    code = library.ofa_abc_time_steps(
+        pointer(x), pointer(y), 4, 2, times.ctypes.data_as(ctypes.POINTER(ctypes.c_double))
+    )
+    assert code == 0
+    assert times.tolist() == [1, 2, 3, 1, 2, 3, -1]
     np.testing.assert_array_equal(y, x)
 
 
