@@ -192,15 +192,18 @@ class FitLatencyOptions(_Options):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FitAccuracyOptions(_Options):
-    """An accuracy predictor from an accuracy data set.
+    """An accuracy predictor from an accuracy data set, or converted from the authors' file.
 
     Attributes
     ----------
+    dataset, authors_file
+        One of the two: JSON Lines that `evaluate` wrote, or the authors' predictor.
     part
         Use the records of this part of the data: "held-out" or "test".
     """
 
-    dataset: Path
+    dataset: Path | None = None
+    authors_file: Path | None = None
     output: Path
     space: str = DEFAULT_SUPERNET
     part: str = "held-out"

@@ -58,6 +58,7 @@ HOMES = {
         "training/",
         "export/",
         "predictors/accuracy_fit.py",
+        "predictors/accuracy_import.py",
         "workflows/",
         "pipeline.py",
     ),

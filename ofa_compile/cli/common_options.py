@@ -75,7 +75,6 @@ Data = Annotated[
 Dataset = Annotated[
     Path | None, typer.Option("--dataset", help="JSON Lines file  [default: the workspace's].")
 ]
-RequiredDataset = Annotated[Path, typer.Option("--dataset", help="JSON Lines file.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of every random choice.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes.")]

@@ -15,7 +15,16 @@ EPILOG = "Example: ofa-compile fit-accuracy --dataset accuracy.jsonl --output ac
 
 
 def fit_accuracy_command(
-    dataset: opt.RequiredDataset,
+    dataset: Annotated[
+        Path | None, typer.Option("--dataset", help="JSON Lines file that `evaluate` wrote.")
+    ] = None,
+    import_authors: Annotated[
+        Path | None,
+        typer.Option(
+            "--import-authors",
+            help="Convert the Once-for-All authors' acc_predictor.pth (width-1.2 space) instead.",
+        ),
+    ] = None,
     output: opt.Output = Path("accuracy.safetensors"),
     space: opt.Space = DEFAULT_SUPERNET,
     test: Annotated[
@@ -28,7 +37,12 @@ def fit_accuracy_command(
 ) -> None:
     """Fit an accuracy predictor on the subnets that `evaluate` scored, and state its error."""
     options = FitAccuracyOptions(
-        dataset=dataset, output=output, space=space, part="test" if test else "held-out", seed=seed
+        dataset=dataset,
+        authors_file=import_authors,
+        output=output,
+        space=space,
+        part="test" if test else "held-out",
+        seed=seed,
     )
     channel = Output(as_json=as_json, quiet=quiet, verbose=verbose)
     with channel.working() as progress:

@@ -18,7 +18,7 @@ from ofa_compile.space import Architecture, SearchSpace, search_space, search_sp
 __all__ = ["AccuracyPredictor"]
 
 _SCHEMA_VERSION = 1
-_BATCH = 8192  # keeps the hidden activations of an ensemble within a few tens of MB
+_BATCH = 1024  # hidden activations of 400 units stay within the second-level cache
 
 
 class AccuracyPredictor:
@@ -33,6 +33,8 @@ class AccuracyPredictor:
         Search space whose architectures it predicts.
     report
         Size of the data set and errors on held-out subnets; empty if unknown.
+    resolutions
+        The space's resolutions that it has learnt; all of them unless given.
     """
 
     def __init__(
@@ -40,8 +42,10 @@ class AccuracyPredictor:
         space: SearchSpace,
         weights: Mapping[str, NDArray[np.float32]] | None = None,
         report: Mapping[str, Any] | None = None,
+        resolutions: Sequence[int] | None = None,
     ) -> None:
         self.space = space
+        self.resolutions = tuple(space.resolutions if resolutions is None else resolutions)
         self.report: dict[str, Any] = dict(report or {})
         self._weights = {name: np.asarray(v, np.float32) for name, v in (weights or {}).items()}
         if weights is not None:
@@ -81,15 +85,10 @@ class AccuracyPredictor:
         NotFittedError
             If the predictor holds no weights.
         ArchitectureError
-            If an architecture belongs to another space.
+            If an architecture belongs to another space, or its resolution is none that the
+            predictor has learnt.
         """
-        for architecture in architectures:
-            if architecture.space != self.space.name:
-                message = (
-                    f"the accuracy predictor is for {self.space.name}, "
-                    f"the architecture for {architecture.space}"
-                )
-                raise ArchitectureError(message)
+        self._check_known(architectures)
         return self.predict_encoded(self.space.encode(architectures))
 
     def predict_encoded(self, codes: ArrayLike) -> NDArray[np.float64]:
@@ -99,8 +98,26 @@ class AccuracyPredictor:
 
     def uncertainty(self, architectures: Sequence[Architecture]) -> NDArray[np.float64]:
         """Return the spread (standard deviation) of the ensemble's members, of shape (n,)."""
+        self._check_known(architectures)
         spread: NDArray[np.float64] = self._members(self.space.encode(architectures)).std(axis=0)
         return spread
+
+    def _check_known(self, architectures: Sequence[Architecture]) -> None:
+        """Refuse what the predictor knows nothing about."""
+        for architecture in architectures:
+            if architecture.space != self.space.name:
+                message = (
+                    f"the accuracy predictor is for {self.space.name}, "
+                    f"the architecture for {architecture.space}"
+                )
+                raise ArchitectureError(message)
+            if architecture.resolution not in self.resolutions:
+                known = ", ".join(map(str, self.resolutions))
+                message = (
+                    f"the accuracy predictor has not learnt resolution {architecture.resolution}; "
+                    f"it covers {known}"
+                )
+                raise ArchitectureError(message, hint="Choose one of them.")
 
     def _members(self, codes: ArrayLike) -> NDArray[np.float64]:
         """Return each member's prediction, of shape (members, n)."""
@@ -124,9 +141,10 @@ class AccuracyPredictor:
         hidden = x[None]
         for number in numbers:
             weight = self._weights[f"mlp.{number}.weight"]
-            hidden = hidden @ weight + self._weights[f"mlp.{number}.bias"][:, None]
+            hidden = hidden @ weight
+            hidden += self._weights[f"mlp.{number}.bias"][:, None]
             if number != numbers[-1]:
-                hidden = np.maximum(hidden, 0.0)
+                np.maximum(hidden, 0.0, out=hidden)
         return linear[None] + hidden[:, :, 0]
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -140,6 +158,7 @@ class AccuracyPredictor:
             "schema_version": str(_SCHEMA_VERSION),
             "space": self.space.name,
             "report": json.dumps(self.report, sort_keys=True),
+            "resolutions": json.dumps(self.resolutions),
         }
         target = Path(path)
         partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
@@ -171,7 +190,13 @@ class AccuracyPredictor:
                 f"expected {_SCHEMA_VERSION} and one of {', '.join(search_spaces())}"
             )
             raise ArtifactError(message, hint="Fit it again with `ofa-compile fit-accuracy`.")
-        return cls(search_space(name), weights, json.loads(header.get("report", "{}")))
+        space = search_space(name)
+        report = json.loads(header.get("report", "{}"))
+        resolutions = json.loads(header.get("resolutions", "null"))
+        if resolutions is not None and not set(resolutions) <= set(space.resolutions):
+            message = f"{path} covers the resolutions {resolutions}, some of which {name} lacks"
+            raise ArtifactError(message, hint="Fit it again with `ofa-compile fit-accuracy`.")
+        return cls(space, weights, report, resolutions)
 
     @classmethod
     def load_embedded(cls, space_name: str) -> Self:

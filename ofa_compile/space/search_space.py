@@ -341,14 +341,15 @@ class SearchSpace(ABC):
                     self._check_choice(f"{field}[{stage}][{block}]", value, allowed)
 
     @cached_property
-    def _encoding_offsets(self) -> NDArray[np.int64]:
+    def encoding_offsets(self) -> NDArray[np.int64]:
+        """Where each gene begins in an encoding, and last the encoding's length."""
         widths = [len(gene.choices) + gene.optional for gene in self.genes]
         return np.concatenate([[0], np.cumsum(widths)])
 
     @cached_property
     def encoding_size(self) -> int:
         """Length of an architecture encoding."""
-        return int(self._encoding_offsets[-1])
+        return int(self.encoding_offsets[-1])
 
     def encode(self, architectures: Sequence[Architecture]) -> NDArray[np.float32]:
         """Encode architectures one-hot: every gene's choice, with "absent" as a choice of its own.
@@ -370,7 +371,7 @@ class SearchSpace(ABC):
         columns = np.where(indices == ABSENT, self._choice_counts, indices)
         code = np.zeros((len(indices), self.encoding_size), dtype=np.float32)
         rows = np.arange(len(indices))[:, None]
-        code[rows, columns + self._encoding_offsets[:-1]] = 1.0
+        code[rows, columns + self.encoding_offsets[:-1]] = 1.0
         return code
 
     def decode(self, code: ArrayLike) -> Architecture:
@@ -387,7 +388,7 @@ class SearchSpace(ABC):
                 f"an encoding of {self.name} has shape ({self.encoding_size},), got {vector.shape}"
             )
             raise ArchitectureError(message, hint="Decode one row of what `encode` returned.")
-        parts = np.split(vector, self._encoding_offsets[1:-1])
+        parts = np.split(vector, self.encoding_offsets[1:-1])
         row = np.array([int(part.argmax()) for part in parts])
         row[row >= self._choice_counts] = ABSENT
         return self.from_indices(row)

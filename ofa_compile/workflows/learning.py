@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ofa_compile.errors import DataError
+from ofa_compile.errors import ConfigError, DataError
 from ofa_compile.options import EvaluateOptions, FitAccuracyOptions, TrainOptions
 from ofa_compile.progress import ProgressCallback, no_progress
 from ofa_compile.space import search_space
@@ -147,9 +148,23 @@ def _evaluate_samples(
 def fit_accuracy_predictor(
     options: FitAccuracyOptions, progress: ProgressCallback = no_progress
 ) -> dict[str, Any]:
-    """Fit an accuracy predictor, save it, and return its cross-validated errors."""
+    """Fit an accuracy predictor, save it, and return its cross-validated errors.
+
+    With `authors_file` the predictor is converted, not fitted.
+
+    Raises
+    ------
+    ConfigError
+        If both or neither of data set and file are given.
+    """
     from ofa_compile.predictors.accuracy_fit import FitConfig, fit_accuracy
 
+    if (options.dataset is None) == (options.authors_file is None):
+        message = "an accuracy predictor comes from --dataset or from --import-authors: give one"
+        raise ConfigError(message, hint="write a data set with `ofa-compile evaluate`")
+    if options.authors_file is not None:
+        return _import_accuracy_predictor(options, options.authors_file)
+    assert options.dataset is not None  # checked above
     progress("fitting")
     predictor, report = fit_accuracy(
         options.dataset,
@@ -160,3 +175,18 @@ def fit_accuracy_predictor(
     options.output.parent.mkdir(parents=True, exist_ok=True)
     predictor.save(options.output)
     return {"predictor": str(options.output), "space": options.space, **report}
+
+
+def _import_accuracy_predictor(options: FitAccuracyOptions, path: Path) -> dict[str, Any]:
+    """Convert the authors' predictor and save it."""
+    from ofa_compile.predictors.accuracy_import import import_authors_predictor
+
+    predictor = import_authors_predictor(path, search_space(options.space))
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    predictor.save(options.output)
+    return {
+        "predictor": str(options.output),
+        "space": options.space,
+        "resolutions": list(predictor.resolutions),
+        **predictor.report,
+    }
