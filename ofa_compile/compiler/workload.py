@@ -12,6 +12,8 @@ import json
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from ofa_compile.errors import ArtifactError
+
 Activation = Literal["none", "relu", "relu6", "hswish", "hsigmoid"]
 
 
@@ -199,3 +201,42 @@ class Generic(Workload):
     kind: ClassVar[str] = "generic"
     operator: str
     tir: str
+
+
+_CLASSES: dict[str, type[Workload]] = {
+    cls.kind: cls
+    for cls in (
+        Pointwise,
+        Depthwise,
+        Convolution,
+        Pool,
+        GlobalPool,
+        ScaleChannels,
+        ScaleWeights,
+        Add,
+        Activate,
+        ChangeLayout,
+        Generic,
+    )
+}
+
+
+def workload_from_dict(document: dict[str, Any]) -> Workload:
+    """Build the workload that `Workload.to_dict` described.
+
+    Raises
+    ------
+    ArtifactError
+        If the kind is unknown or the fields are not those of the kind.
+    """
+    fields = dict(document)
+    cls = _CLASSES.get(str(fields.pop("kind", None)))
+    if cls is None:
+        msg = f"unknown kind of workload {document.get('kind')!r}; known are {', '.join(_CLASSES)}"
+        raise ArtifactError(msg)
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+    try:
+        return cls(**values)
+    except TypeError as err:
+        msg = f"the fields of a {cls.kind} workload do not fit: {err}"
+        raise ArtifactError(msg) from err

@@ -1,22 +1,16 @@
-"""Append-only store of latency records, one JSON document per line.
-
-A record is written with one `write` call and synchronised to disk. A process killed in the middle
-leaves at most a torn last line: readers ignore it and the next append cuts it off. Several
-processes may append to one file; a file lock keeps their lines apart.
-"""
+"""Append-only store of latency records, one JSON document per line (see `json_lines`)."""
 
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Literal, cast
+from typing import Any, Literal
 
 from ofa_compile.errors import ArtifactError, DataError
+from ofa_compile.json_lines import append_lines, read_lines
 from ofa_compile.space.architecture import Architecture
 
 SCHEMA_VERSION = 1
@@ -160,23 +154,7 @@ class LatencyDataset:
         ArtifactError
             If the file cannot be written.
         """
-        line = (record.to_json() + "\n").encode()
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("ab+", buffering=0) as file:
-                fcntl.flock(file, fcntl.LOCK_EX)
-                end = _cut_torn_line(cast("IO[bytes]", file))
-                try:
-                    if file.write(line) != len(line):
-                        msg = "the disk took only part of the line"
-                        raise OSError(msg)
-                    os.fsync(file.fileno())
-                except OSError:
-                    file.truncate(end)
-                    raise
-        except OSError as error:
-            msg = f"cannot append to {self.path}: {error}"
-            raise ArtifactError(msg, hint="check free space and permissions") from error
+        append_lines(self.path, [record.to_json()])
 
     def __iter__(self) -> Iterator[LatencyRecord]:
         """Yield every complete record.
@@ -186,7 +164,7 @@ class LatencyDataset:
         ArtifactError
             If a complete line is no record, with file and line number.
         """
-        for number, line in enumerate(self._complete_lines(), start=1):
+        for number, line in enumerate(read_lines(self.path)[0], start=1):
             try:
                 yield LatencyRecord.from_json(line)
             except (ArtifactError, ValueError) as error:
@@ -211,18 +189,6 @@ class LatencyDataset:
             and code in (None, record.versions.get("code", ""))
         ]
 
-    def _complete_lines(self) -> list[str]:
-        """Return the lines that end in a line end; a torn last one is left out."""
-        try:
-            content = self.path.read_bytes()
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            msg = f"cannot read {self.path}: {error}"
-            raise ArtifactError(msg) from error
-        complete = content[: content.rfind(b"\n") + 1]
-        return complete.decode("utf-8", errors="replace").splitlines()
-
 
 def only_one_kind(records: list[LatencyRecord]) -> LatencyKind:
     """Return the kind that all records share.
@@ -238,18 +204,3 @@ def only_one_kind(records: list[LatencyRecord]) -> LatencyKind:
         msg = f"a predictor is fitted on one kind of latency, found {found}"
         raise DataError(msg, hint="keep measurements and estimates in files of their own")
     return kinds.pop()
-
-
-def _cut_torn_line(file: IO[bytes]) -> int:
-    """Cut what a killed writer left after the last line end; return the file's new length."""
-    end = file.seek(0, os.SEEK_END)
-    if not end:
-        return 0
-    file.seek(end - 1)
-    if file.read(1) == b"\n":
-        return end
-    file.seek(0)
-    keep = file.read(end).rfind(b"\n") + 1
-    file.truncate(keep)
-    file.seek(keep)
-    return keep

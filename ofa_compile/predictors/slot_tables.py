@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -161,14 +161,26 @@ class SlotTables:
 
     def _fill_resolution(self, resolution: int) -> None:
         """Compute every slot's rows at one resolution from as few architectures as possible."""
-        for genes, members in _covering(self.space):
-            genes = genes.copy()
-            genes[0] = resolution
-            blocks = _grouped(self.space, genes, self._num_classes)
-            for slot_index, combination in members:
-                slot = self.slots[slot_index]
-                place = resolution * len(slot.combinations) + combination
-                self._tables[slot_index][place] = self._row(blocks[slot.key])
+        pixels = self.space.resolutions[resolution]
+        for slot_index, combination, layers in slot_layers(self.space, pixels, self._num_classes):
+            place = resolution * len(self.slots[slot_index].combinations) + combination
+            self._tables[slot_index][place] = self._row(layers)
+
+
+def slot_layers(
+    space: SearchSpace, resolution: int, num_classes: int | None = None
+) -> Iterator[tuple[int, int, list[LayerSpec]]]:
+    """Yield the layers of every slot under every combination of its genes, at one resolution.
+
+    Yields
+    ------
+    Index of the slot in `slots_of`, number of the combination, its layers.
+    """
+    slots = slots_of(space)
+    for genes, members in _covering(space):
+        blocks = _grouped(space, genes, num_classes, resolution)
+        for slot_index, combination in members:
+            yield slot_index, combination, blocks[slots[slot_index].key]
 
 
 def slot_rows(slots: Sequence[Slot], indices: Indices) -> list[NDArray[np.int64]]:
@@ -232,11 +244,17 @@ def _covering(space: SearchSpace) -> list[tuple[Indices, list[tuple[int, int]]]]
 
 
 def _grouped(
-    space: SearchSpace, genes: Indices, num_classes: int | None = None
+    space: SearchSpace,
+    genes: Indices,
+    num_classes: int | None = None,
+    resolution: int | None = None,
 ) -> dict[SlotKey, list[LayerSpec]]:
-    """Return an architecture's layers by slot."""
+    """Return an architecture's layers by slot, at another resolution if one is given."""
+    architecture = space.from_indices(genes)
+    if resolution is not None:
+        architecture = dataclasses.replace(architecture, resolution=resolution)
     groups: dict[SlotKey, list[LayerSpec]] = {}
-    for layer in space.layers(space.from_indices(genes), num_classes):
+    for layer in space.layers(architecture, num_classes):
         groups.setdefault((layer.stage, layer.block), []).append(layer)
     return groups
 

@@ -1,0 +1,126 @@
+"""Layers of one block -> the workloads that the compiler makes of them.
+
+States the fusion rules of `compiler.passes` and `compiler.lower` for the layers that our search
+spaces are made of, so that workloads can be listed without a network; a test compares both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from ofa_compile.compiler.workload import (
+    Add,
+    Convolution,
+    Depthwise,
+    GlobalPool,
+    Pointwise,
+    Pool,
+    ScaleChannels,
+    Workload,
+)
+from ofa_compile.space.layer_spec import LayerSpec
+
+
+def workloads_of(layers: Sequence[LayerSpec]) -> list[Workload]:
+    """Return the workloads of consecutive layers (whole blocks), batch 1.
+
+    What scales packed weights (`ScaleWeights`) depends on the configuration of the convolution
+    that reads them, so it is not listed: every `Pointwise` with dynamic weights has one before it.
+    """
+    found: list[Workload] = []
+    is_scaled = False  # the next convolution reads weights that squeeze-excite scaled
+    shortcuts = {(layer.stage, layer.block) for layer in layers if layer.is_shortcut}
+    for index, layer in enumerate(layers):
+        match layer.kind:
+            case "pointwise":
+                has_shortcut = (layer.stage, layer.block) in shortcuts
+                found.append(_pointwise(layer, has_shortcut, is_scaled))
+                is_scaled = False
+            case "squeeze_excite":
+                is_scaled = _scales_weights(layer, layers[index + 1])
+                found.extend(_squeeze_excite(layer, is_scaled))
+            case "conv":
+                found.extend(_convolution(layer))
+            case _:
+                found.append(_other(layer))
+    return found
+
+
+def _pointwise(layer: LayerSpec, has_shortcut: bool, is_scaled: bool) -> Pointwise:
+    """Read a pointwise layer; of two that are added, the first computed takes the sum.
+
+    In a ResNet block that changes the shape that is the shortcut: it absorbs the addition and the
+    activation behind it, and the block's last convolution is left without both.
+    """
+    activation, has_residual = layer.activation, layer.has_residual
+    if layer.is_shortcut:
+        activation, has_residual = "relu", True
+    elif has_shortcut and has_residual:
+        activation, has_residual = "none", False
+    rows = layer.out_size * layer.out_size
+    return Pointwise(
+        rows, layer.in_channels, layer.out_channels, activation, has_residual, is_scaled
+    )
+
+
+def _scales_weights(squeeze: LayerSpec, reader: LayerSpec) -> bool:
+    """Whether the gate multiplies the next convolution's weights: they must be the smaller."""
+    return squeeze.out_size * squeeze.out_size > reader.out_channels
+
+
+def _squeeze_excite(layer: LayerSpec, is_scaled: bool) -> Iterator[Workload]:
+    positions = layer.out_size * layer.out_size
+    yield GlobalPool(1, positions, layer.in_channels)
+    yield Pointwise(1, layer.in_channels, layer.hidden_channels, "relu")
+    yield Pointwise(1, layer.hidden_channels, layer.out_channels, "hsigmoid")
+    if not is_scaled:
+        yield ScaleChannels(1, positions, layer.out_channels)
+
+
+def _convolution(layer: LayerSpec) -> Iterator[Workload]:
+    """A dense convolution; where it has a residual (ResNet's stem) the activation comes first."""
+    yield Convolution(
+        **_window(layer),
+        in_channels=layer.in_channels,
+        out_channels=layer.out_channels,
+        activation=layer.activation,
+        # Only the network's own input is channels-first, and it alone has three channels.
+        input_layout="nchw" if layer.in_channels == 3 else "nhwc",
+    )
+    if layer.has_residual:
+        yield Add(layer.out_size * layer.out_size * layer.out_channels)
+
+
+def _other(layer: LayerSpec) -> Workload:
+    match layer.kind:
+        case "depthwise":
+            return Depthwise(
+                **_window(layer), channels=layer.out_channels, activation=layer.activation
+            )
+        case "global_pool":
+            return GlobalPool(1, layer.in_size * layer.in_size, layer.in_channels)
+        case "linear":
+            return Pointwise(1, layer.in_channels, layer.out_channels, layer.activation)
+        case "max_pool":
+            return Pool(**_window(layer), channels=layer.out_channels, reduction="max")
+        case "avg_pool":
+            # No padding, but the incomplete windows of ceil mode read past the edge.
+            grown = layer.out_size * layer.stride - layer.in_size
+            window = {**_window(layer), "padding": (0, 0, grown, grown)}
+            return Pool(**window, channels=layer.out_channels, reduction="mean")
+        case _:
+            msg = f"layer of kind {layer.kind}"
+            raise AssertionError(msg)
+
+
+def _window(layer: LayerSpec) -> dict[str, Any]:
+    pad = layer.kernel_size // 2
+    return {
+        "batch": 1,
+        "height": layer.in_size,
+        "width": layer.in_size,
+        "kernel": (layer.kernel_size, layer.kernel_size),
+        "stride": (layer.stride, layer.stride),
+        "padding": (pad, pad, pad, pad),
+    }

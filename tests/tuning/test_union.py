@@ -1,0 +1,115 @@
+"""The union of workloads against what the compiler really makes of subnets."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ofa_compile.compiler.workload import Pointwise, ScaleWeights, Workload, workload_from_dict
+from ofa_compile.errors import ArchitectureError, ArtifactError
+from ofa_compile.space import search_space
+from ofa_compile.space.architecture import Architecture
+from ofa_compile.supernet import load_supernet
+from ofa_compile.supernet.supernet import Supernet
+from ofa_compile.tuning.layer_workloads import workloads_of
+from ofa_compile.tuning.union import workload_union
+
+SPACES = {
+    "ofa_mbv3_d234_e346_k357_w1.0": 224,
+    "ofa_proxyless_d234_e346_k357_w1.3": 160,
+    "ofa_resnet50": 132,  # odd sizes on the way: average pools with incomplete windows
+    "ofa_mbv3_cifar": 28,
+}
+
+
+def compiled_workloads(
+    supernet: Supernet, architecture: Architecture, path: Path
+) -> list[Workload]:
+    """Return the workloads of a real plan, in order."""
+    from ofa_compile.compiler.import_onnx import import_onnx
+    from ofa_compile.compiler.kernel_registry import VectorMachine
+    from ofa_compile.compiler.lower import lower
+    from ofa_compile.compiler.pipeline import run_passes
+    from ofa_compile.export.onnx_export import export_onnx
+    from ofa_compile.hardware.target_spec import load_target
+
+    export_onnx(
+        supernet.extract(architecture), path, resolution=architecture.resolution, check=False
+    )
+    graph = import_onnx(path)
+    run_passes(graph)
+    machine = VectorMachine.of(load_target("x86-64"))
+    return [step.workload for step in lower(graph, machine, lambda _: None).steps]
+
+
+def check(space_name: str, resolution: int, count: int, path: Path) -> None:
+    space = search_space(space_name)
+    union = workload_union(space, [resolution])
+    supernet = load_supernet(None, space=space)
+    rng = np.random.default_rng(7)
+    for _ in range(count):
+        architecture = space.sample(rng, resolution=resolution)
+        real = compiled_workloads(supernet, architecture, path)
+        scaled = [w for w in real if isinstance(w, Pointwise) and w.has_dynamic_weights]
+        assert sum(isinstance(w, ScaleWeights) for w in real) == len(scaled)
+        plain = [w for w in real if not isinstance(w, ScaleWeights)]
+        assert Counter(plain) == Counter(workloads_of(space.layers(architecture)))
+        assert set(plain) <= set(union)
+
+
+@pytest.mark.parametrize(("space", "resolution"), SPACES.items())
+def test_a_subnets_workloads_are_in_the_union(space: str, resolution: int, tmp_path: Path) -> None:
+    check(space, resolution, 1, tmp_path / "net.onnx")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("space", "resolution"), SPACES.items())
+def test_fifty_subnets_workloads_are_in_the_union(
+    space: str, resolution: int, tmp_path: Path
+) -> None:
+    check(space, resolution, 50, tmp_path / "net.onnx")
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_expected_numbers_are_those_of_a_large_sample(name: str) -> None:
+    space = search_space(name)
+    resolution = SPACES[name]
+    union = workload_union(space, [resolution])
+    rng = np.random.default_rng(3)
+    sample = 2000
+    counts: Counter[Workload] = Counter()
+    for row in space.sample_indices(rng, sample):
+        architecture = dataclasses.replace(space.from_indices(row), resolution=resolution)
+        counts.update(workloads_of(space.layers(architecture)))
+    assert set(counts) <= set(union)
+    for workload, expected in union.items():
+        # Five standard deviations of a Poisson count, which is wider than the true spread.
+        assert abs(counts[workload] - sample * expected) < 5 * (sample * expected) ** 0.5 + 1
+
+
+def test_the_union_over_resolutions_shares_what_does_not_depend_on_it() -> None:
+    space = search_space("ofa_mbv3_cifar")
+    single = workload_union(space, [32])
+    both = workload_union(space, [28, 32])
+    assert set(single) < set(both)
+    classifier = Pointwise(1, 640, 10)
+    assert both[classifier] == pytest.approx(1.0)
+    assert sum(both.values()) == pytest.approx(sum(single.values()))
+
+
+def test_a_resolution_outside_the_space_is_named() -> None:
+    with pytest.raises(ArchitectureError, match="resolution 33 is outside ofa_mbv3_cifar"):
+        workload_union(search_space("ofa_mbv3_cifar"), [33])
+
+
+def test_workloads_survive_their_dictionary() -> None:
+    for workload in workload_union(search_space("ofa_resnet50"), [128]):
+        assert workload_from_dict(workload.to_dict()) == workload
+    with pytest.raises(ArtifactError, match="unknown kind of workload 'pointless'"):
+        workload_from_dict({"kind": "pointless"})
+    with pytest.raises(ArtifactError, match="fields of a pointwise workload"):
+        workload_from_dict({"kind": "pointwise", "rows": 3, "columns": 4})
