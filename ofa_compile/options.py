@@ -147,6 +147,35 @@ class SearchOptions(LimitOptions):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class TuneOptions(_Options):
+    """Tune the workloads of a space for a target; a second run continues the first.
+
+    Attributes
+    ----------
+    resolutions
+        Input sizes; empty for all of the space's.
+    budget_minutes, max_trials
+        Stop after this time, or so many trials; None leaves both to the target file.
+    roofline_share
+        A workload is tuned when it comes this close to what the core's peaks allow.
+    output
+        File that also receives the configurations that beat the defaults.
+    dry_run
+        Plan and forecast only.
+    """
+
+    target: str = "host"
+    space: str = DEFAULT_SUPERNET
+    resolutions: tuple[int, ...] = ()
+    budget_minutes: float | None = None
+    max_trials: int | None = None
+    roofline_share: float = 0.95
+    output: Path | None = None
+    workspace: Path | None = None
+    dry_run: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class MeasureOptions(_Options):
     """Compile and time sampled subnets on a target; a second run continues the first.
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 FOLDERS = ("ofa_compile", "kernels", "targets")
-SHIPPED_SUFFIXES = {".py", ".toml", ".c", ".h", ".cc", ".safetensors", ".npz", ".md", ".typed"}
+SHIPPED_SUFFIXES = {".py", ".toml", ".c", ".h", ".cc", ".safetensors", ".npz", ".md", ".json", ".typed"}
 
 
 @pytest.fixture(scope="module")

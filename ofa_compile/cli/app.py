@@ -27,6 +27,7 @@ from ofa_compile.cli import (
     supernet,
     targets,
     train,
+    tune,
 )
 from ofa_compile.errors import OfaCompileError, UserInputError
 
@@ -98,6 +99,7 @@ app.command(
 for _name, _module, _command in (
     ("export", export, export.export_command),
     ("search", search, search.search_command),
+    ("tune", tune, tune.tune_command),
     ("measure", measure, measure.measure_command),
     ("fit-latency", fit_latency, fit_latency.fit_latency_command),
     ("fit-accuracy", fit_accuracy, fit_accuracy.fit_accuracy_command),

@@ -110,26 +110,33 @@ def _progress_bars() -> Iterator[ProgressCallback]:
     tasks: dict[str, TaskID] = {}
     with Progress(*columns, console=Console(stderr=True)) as bars:
 
-        def report(stage: str, done: int = 0, total: int | None = None) -> None:
+        def report(
+            stage: str, done: int = 0, total: int | None = None, *, detail: str = ""
+        ) -> None:
             if stage not in tasks:
                 tasks[stage] = bars.add_task(stage, total=total)
-            bars.update(tasks[stage], completed=done, total=total)
+            shown = f"{stage} ({detail})" if detail else stage
+            bars.update(tasks[stage], completed=done, total=total, description=shown)
 
         yield report
 
 
 def _progress_lines(write: Callable[[str], object]) -> ProgressCallback:
     """Write a line when a stage starts or ends, and every few seconds in between."""
+    first: dict[str, float] = {}
     last: dict[str, float] = {}
 
-    def report(stage: str, done: int = 0, total: int | None = None) -> None:
+    def report(stage: str, done: int = 0, total: int | None = None, *, detail: str = "") -> None:
         now = time.monotonic()
         is_new = stage not in last
         if not is_new and done != total and now - last[stage] < _LINE_INTERVAL_S:
             return
         last[stage] = now
+        spent = now - first.setdefault(stage, now)
         counted = f" {done}/{total}" if total else ""
-        write(f"{stage}{counted}\n")
+        if total and done and spent:
+            counted += f", {spent * (total - done) / done:.0f} s left"
+        write(f"{stage}{counted}{f' ({detail})' if detail else ''}\n")
 
     return report
 

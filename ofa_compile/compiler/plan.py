@@ -84,7 +84,7 @@ def place_buffers(plan: Plan) -> tuple[list[int], int]:
             for other in offsets
             if first[index] <= last[other] and first[other] <= last[index]
         )
-        phase = index * _PAGE_STEP % _PAGE
+        phase = buffer_phase(index)
         position = phase
         for start, size in rivals:
             if start - position >= plan.buffer_bytes[index]:
@@ -93,6 +93,11 @@ def place_buffers(plan: Plan) -> tuple[list[int], int]:
         offsets[index] = position
     arena = max((offsets[i] + plan.buffer_bytes[i] for i in offsets), default=0)
     return [offsets.get(i, 0) for i in range(len(plan.buffer_bytes))], arena
+
+
+def buffer_phase(index: int) -> int:
+    """Return where within a page the buffer of that index begins."""
+    return index * _PAGE_STEP % _PAGE
 
 
 def _next_with_phase(position: int, phase: int) -> int:

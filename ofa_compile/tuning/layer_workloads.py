@@ -79,7 +79,7 @@ def _squeeze_excite(layer: LayerSpec, is_scaled: bool) -> Iterator[Workload]:
 
 
 def _convolution(layer: LayerSpec) -> Iterator[Workload]:
-    """A dense convolution; where it has a residual (ResNet's stem) the activation comes first."""
+    """Read a dense convolution; a residual (in ResNet's stem) comes behind the activation."""
     yield Convolution(
         **_window(layer),
         in_channels=layer.in_channels,

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from kernel_references import Case, make_case
 
 from ofa_compile.compiler.kernel_registry import Config, VectorMachine, find_kernel
 from ofa_compile.compiler.workload import Workload
@@ -16,6 +15,7 @@ from ofa_compile.errors import MissingDependencyError
 from ofa_compile.hardware.target_spec import TargetSpec, load_target
 from ofa_compile.hardware.toolchain import find_emulator, find_linker
 from ofa_compile.kernels.pointwise import pack_weights
+from ofa_compile.tuning.references import Case, make_case
 
 DRIVER = Path(__file__).parent / "kernel_driver.c"
 MACHINES = {"avx512": "x86-64-avx512", "avx2": "x86-64", "neon": "arm64"}

@@ -1,16 +1,22 @@
-"""Random data and float64 reference results for every kind of workload."""
+"""Random data and float64 reference results for every kind of workload, in plain numpy."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ofa_compile.compiler import workload as w
 
-ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+Draw = Callable[..., Floats]
+
+ACTIVATIONS: dict[str, Callable[[Doubles], Doubles]] = {
     "none": lambda x: x,
     "relu": lambda x: np.maximum(x, 0),
     "relu6": lambda x: np.clip(x, 0, 6),
@@ -24,9 +30,9 @@ class Case:
     """A workload with data: inputs as the kernel reads them, constants as ONNX has them."""
 
     workload: w.Workload
-    inputs: list[np.ndarray]
-    expected: np.ndarray
-    constants: dict[str, np.ndarray] = field(default_factory=dict)
+    inputs: list[Floats]
+    expected: Doubles
+    constants: dict[str, Floats] = field(default_factory=dict)
 
 
 def make_case(workload: w.Workload, rng: np.random.Generator) -> Case:
@@ -34,34 +40,29 @@ def make_case(workload: w.Workload, rng: np.random.Generator) -> Case:
     return _MAKERS[workload.kind](workload, lambda *shape: _draw(rng, shape))
 
 
-def _draw(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+def _draw(rng: np.random.Generator, shape: tuple[int, ...]) -> Floats:
     # Spread over more than (0, 6) and (-3, 3), so that every branch of the activations is taken.
-    return (2 * rng.standard_normal(shape)).astype(np.float32)
+    return 2 * rng.standard_normal(shape, dtype=np.float32)
 
 
-def _fan_in(weight: np.ndarray, products: int) -> np.ndarray:
+def _fan_in(weight: Floats, products: int) -> Floats:
     """Scale weights so that sums of so many products do not grow with their number."""
     return weight / np.float32(math.sqrt(products))
 
 
-def windows(x: np.ndarray, work: w._Windowed, fill: float) -> np.ndarray:
-    """Return (taps, N, out_height, out_width, C): what each tap of the window sees of NHWC x."""
+def windows(x: Floats, work: w._Windowed, fill: float) -> Iterator[Doubles]:
+    """Yield what each tap of the window sees of NHWC x: (N, out_height, out_width, C)."""
     top, left, bottom, right = work.padding
-    padded = np.pad(
-        x.astype(np.float64),
-        ((0, 0), (top, bottom), (left, right), (0, 0)),
-        constant_values=fill,
-    )
-    taps = []
+    edges = ((0, 0), (top, bottom), (left, right), (0, 0))
+    padded = np.pad(x.astype(np.float64), edges, constant_values=fill)
     for row in range(work.kernel[0]):
         for column in range(work.kernel[1]):
             stop = row + (work.out_height - 1) * work.stride[0] + 1
             end = column + (work.out_width - 1) * work.stride[1] + 1
-            taps.append(padded[:, row : stop : work.stride[0], column : end : work.stride[1]])
-    return np.stack(taps)
+            yield padded[:, row : stop : work.stride[0], column : end : work.stride[1]]
 
 
-def _pointwise(work: w.Pointwise, draw: Callable[..., np.ndarray]) -> Case:
+def _pointwise(work: w.Pointwise, draw: Draw) -> Case:
     x, bias = draw(work.rows, work.in_channels), draw(work.out_channels)
     weight = _fan_in(draw(work.out_channels, work.in_channels), work.in_channels)
     inputs = [x]
@@ -73,23 +74,31 @@ def _pointwise(work: w.Pointwise, draw: Callable[..., np.ndarray]) -> Case:
     return Case(work, inputs, expected, {"weight": weight, "bias": bias})
 
 
-def _depthwise(work: w.Depthwise, draw: Callable[..., np.ndarray]) -> Case:
+def _depthwise(work: w.Depthwise, draw: Draw) -> Case:
     x = draw(work.batch, work.height, work.width, work.channels)
     weight = _fan_in(draw(work.channels, 1, *work.kernel), math.prod(work.kernel))
     bias = draw(work.channels)
     taps = weight.reshape(work.channels, -1).T.astype(np.float64)
-    result = np.einsum("tnhwc,tc->nhwc", windows(x, work, 0.0), taps) + bias
+    result = np.zeros(_out_shape(work, work.channels)) + bias
+    for seen, factor in zip(windows(x, work, 0.0), taps, strict=True):
+        result += seen * factor
     expected = ACTIVATIONS[work.activation](result)
     return Case(work, [x], expected, {"weight": weight, "bias": bias})
 
 
-def _convolution(work: w.Convolution, draw: Callable[..., np.ndarray]) -> Case:
+def _out_shape(work: w._Windowed, channels: int) -> tuple[int, int, int, int]:
+    return work.batch, work.out_height, work.out_width, channels
+
+
+def _convolution(work: w.Convolution, draw: Draw) -> Case:
     x = draw(work.batch, work.height, work.width, work.in_channels)
     weight = draw(work.out_channels, work.in_channels, *work.kernel)
     weight = _fan_in(weight, work.in_channels * math.prod(work.kernel))
     bias = draw(work.out_channels)
-    taps = weight.reshape(work.out_channels, work.in_channels, -1).astype(np.float64)
-    result = np.einsum("tnhwc,oct->nhwo", windows(x, work, 0.0), taps) + bias
+    taps = weight.astype(np.float64).reshape(work.out_channels, work.in_channels, -1)
+    result = np.zeros(_out_shape(work, work.out_channels)) + bias
+    for seen, matrix in zip(windows(x, work, 0.0), taps.transpose(2, 1, 0), strict=True):
+        result += seen @ matrix
     inputs = [x.transpose(0, 3, 1, 2) if work.input_layout == "nchw" else x]
     if work.has_residual:
         inputs.append(draw(*result.shape))
@@ -98,27 +107,27 @@ def _convolution(work: w.Convolution, draw: Callable[..., np.ndarray]) -> Case:
     return Case(work, inputs, expected, {"weight": weight, "bias": bias})
 
 
-def _pool(work: w.Pool, draw: Callable[..., np.ndarray]) -> Case:
+def _pool(work: w.Pool, draw: Draw) -> Case:
     x = draw(work.batch, work.height, work.width, work.channels)
     if work.reduction == "max":
-        return Case(work, [x], windows(x, work, -np.inf).max(axis=0))
-    total = windows(x, work, 0.0).sum(axis=0)
-    inside = windows(np.ones_like(x), work, 0.0).sum(axis=0)
+        return Case(work, [x], np.stack(list(windows(x, work, -np.inf))).max(axis=0))
+    total = np.sum(list(windows(x, work, 0.0)), axis=0)
+    inside = np.sum(list(windows(np.ones_like(x), work, 0.0)), axis=0)
     count = work.kernel[0] * work.kernel[1] if work.count_padding else inside
     return Case(work, [x], total / count)
 
 
-def _global_pool(work: w.GlobalPool, draw: Callable[..., np.ndarray]) -> Case:
+def _global_pool(work: w.GlobalPool, draw: Draw) -> Case:
     x = draw(work.batch, work.positions, work.channels)
     return Case(work, [x], x.mean(axis=1, dtype=np.float64))
 
 
-def _scale_channels(work: w.ScaleChannels, draw: Callable[..., np.ndarray]) -> Case:
+def _scale_channels(work: w.ScaleChannels, draw: Draw) -> Case:
     x, scale = draw(work.batch, work.positions, work.channels), draw(work.batch, work.channels)
     return Case(work, [x, scale], x.astype(np.float64) * scale[:, None])
 
 
-def _scale_weights(work: w.ScaleWeights, draw: Callable[..., np.ndarray]) -> Case:
+def _scale_weights(work: w.ScaleWeights, draw: Draw) -> Case:
     scale = draw(work.in_channels)
     panels = [draw(work.in_channels, width) for width in work.block_widths]
     weight = np.concatenate([panel.ravel() for panel in panels])
@@ -126,17 +135,17 @@ def _scale_weights(work: w.ScaleWeights, draw: Callable[..., np.ndarray]) -> Cas
     return Case(work, [scale], expected, {"weight": weight})
 
 
-def _add(work: w.Add, draw: Callable[..., np.ndarray]) -> Case:
+def _add(work: w.Add, draw: Draw) -> Case:
     a, b = draw(work.size), draw(work.size)
     return Case(work, [a, b], ACTIVATIONS[work.activation](a.astype(np.float64) + b))
 
 
-def _activate(work: w.Activate, draw: Callable[..., np.ndarray]) -> Case:
+def _activate(work: w.Activate, draw: Draw) -> Case:
     x = draw(work.size)
     return Case(work, [x], ACTIVATIONS[work.activation](x.astype(np.float64)))
 
 
-def _change_layout(work: w.ChangeLayout, draw: Callable[..., np.ndarray]) -> Case:
+def _change_layout(work: w.ChangeLayout, draw: Draw) -> Case:
     shape = (work.batch, work.channels, work.positions)
     if work.destination == "nchw":
         shape = (work.batch, work.positions, work.channels)
@@ -144,7 +153,7 @@ def _change_layout(work: w.ChangeLayout, draw: Callable[..., np.ndarray]) -> Cas
     return Case(work, [x], x.transpose(0, 2, 1))
 
 
-_MAKERS: dict[str, Callable[..., Case]] = {
+_MAKERS: dict[str, Callable[[Any, Draw], Case]] = {
     "pointwise": _pointwise,
     "depthwise": _depthwise,
     "convolution": _convolution,

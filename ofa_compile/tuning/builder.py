@@ -1,0 +1,128 @@
+"""A pool of warm worker processes that build candidates."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import itertools
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from ofa_compile.compiler.kernel_registry import VectorMachine
+from ofa_compile.compiler.workload import Workload
+from ofa_compile.errors import TuningError
+from ofa_compile.hardware.target_spec import TargetSpec
+from ofa_compile.hardware.toolchain import find_linker
+from ofa_compile.tuning.database import Config
+from ofa_compile.tuning.jobs import BuiltCandidate, BuiltJob, Job
+from ofa_compile.tuning.worker import Worker, WorkerFailure
+
+_MODULE = "ofa_compile.tuning.build_worker"
+# The first answer includes importing TVM, on a busy machine.
+_TIMEOUT_S = 180.0
+
+
+class BuilderPool:
+    """Builds jobs in worker processes that import TVM once.
+
+    Parameters
+    ----------
+    target
+        What to build for.
+    num_parallel
+        Worker processes.
+    folder
+        Where libraries go; they stay until the caller deletes the folder.
+    """
+
+    def __init__(self, target: TargetSpec, num_parallel: int, folder: Path) -> None:
+        self.num_parallel = num_parallel
+        self._folder = folder
+        self._numbers = itertools.count()
+        self._common: dict[str, Any] = {
+            "machine": dataclasses.asdict(VectorMachine.of(target)),
+            "tvm_target": target.tvm_target,
+            "linker": find_linker(target).command,
+        }
+        self._workers: list[Worker] = []
+        self._local = threading.local()
+        self._threads = ThreadPoolExecutor(num_parallel, "ofa-build", self._start_worker)
+
+    def describe(self, workloads: Sequence[Workload]) -> list[list[Config]]:
+        """Return the configurations of each workload, the default first.
+
+        Raises
+        ------
+        TuningError
+            If the worker cannot import the kernels.
+        """
+        request = {"do": "describe", "workloads": [workload.to_dict() for workload in workloads]}
+        try:
+            reply = self._threads.submit(self._ask, request).result()
+        except WorkerFailure as err:
+            msg = f"the kernels cannot be listed: {err}"
+            raise TuningError(msg) from err
+        return reply["configs"]  # type: ignore[no-any-return]
+
+    def submit(self, job: Job) -> Future[BuiltJob]:
+        """Start building; a candidate that does not build is no error of the job."""
+        return self._threads.submit(self._build, job)
+
+    def close(self) -> None:
+        """Stop at once, whatever is under way."""
+        for worker in self._workers:
+            worker.kill()
+        self._threads.shutdown(cancel_futures=True)
+        for worker in self._workers:
+            worker.close()
+
+    def _start_worker(self) -> None:
+        self._local.worker = Worker(_MODULE)
+        self._workers.append(self._local.worker)
+
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        (reply,) = self._local.worker.call({**self._common, **request}, _TIMEOUT_S)
+        return reply  # type: ignore[no-any-return]
+
+    def _build(self, job: Job) -> BuiltJob:
+        start = time.monotonic()
+        candidates = self._candidates(job, self._folder / f"job_{next(self._numbers)}")
+        return BuiltJob(job, tuple(candidates), time.monotonic() - start)
+
+    def _candidates(self, job: Job, folder: Path) -> list[BuiltCandidate]:
+        """Build all at once; if that fails, one by one, to find which it is."""
+        folder.mkdir()
+        request = {
+            "do": "build",
+            "workload": job.workload.to_dict(),
+            "configs": list(job.configs),
+            "folder": str(folder),
+        }
+        try:
+            reply = self._ask(request)
+        except (WorkerFailure, TuningError) as err:
+            if os.strerror(errno.ENOSPC) in str(err):
+                msg = f"candidates cannot be built: {err}"
+                raise TuningError(msg, hint=f"free space in {tempfile.gettempdir()}") from err
+            if len(job.configs) == 1:
+                return [BuiltCandidate(job.configs[0], str(err))]
+            single = (Job(job.workload, (config,)) for config in job.configs)
+            parts = [self._candidates(one, folder / str(n)) for n, one in enumerate(single)]
+            return [candidate for part in parts for candidate in part]
+        return [
+            BuiltCandidate(
+                config,
+                library=Path(reply["library"]),
+                symbol=fields["symbol"],
+                data=Path(reply["data"]),
+                pointers=tuple(fields["pointers"]),
+                num_tiles=fields["num_tiles"],
+            )
+            for config, fields in zip(job.configs, reply["candidates"], strict=True)
+        ]

@@ -1,0 +1,108 @@
+"""Which configurations a compilation uses: the workspace's, else those that ship, else defaults.
+
+Imports neither TVM nor torch: every compilation comes through here.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import json
+from pathlib import Path
+from typing import Any
+
+from ofa_compile.errors import ArtifactError, UserInputError
+from ofa_compile.hardware.target_spec import TargetSpec
+from ofa_compile.tuning.database import Config, TuningDatabase, TuningResults
+from ofa_compile.tuning.fingerprint import kernel_digest, tuning_facts, tuning_fingerprint
+
+SHIPPED_SCHEMA_VERSION = 1
+_PACKAGE = "ofa_compile.tuning.shipped"
+# Below this gain the difference is noise, and the default stays the default.
+_MIN_GAIN = 0.02
+
+
+def database_path(workspace: Path, target: TargetSpec) -> Path:
+    """Return the database of a target on this machine."""
+    return workspace / "tuning" / f"{tuning_fingerprint(target)}.jsonl"
+
+
+def tuned_configs(target: TargetSpec, workspace: Path) -> dict[str, Config]:
+    """Return the configuration to use for each workload that is tuned, by the workload's key.
+
+    Raises
+    ------
+    ArtifactError
+        If the workspace's database is corrupted.
+    """
+    path = database_path(workspace, target)
+    chosen = shipped_configs(target)
+    if path.is_file():
+        results = TuningDatabase(path).results(tuning_fingerprint(target), kernel_digest())
+        chosen.update(results.configs())
+    return chosen
+
+
+def shipped_name(target: TargetSpec) -> str:
+    """Name the file that ships for a target's instruction set."""
+    return f"{target.arch}-{target.core.vector_bits}.json"
+
+
+def shipped_configs(target: TargetSpec) -> dict[str, Config]:
+    """Return what ships for the target's instruction set; empty where nothing does.
+
+    These come from one machine: good for its relatives, better than a model for most.
+    """
+    resource = importlib.resources.files(_PACKAGE) / shipped_name(target)
+    if target.tvm_target.get("kind") != "llvm" or not resource.is_file():
+        return {}
+    document = json.loads(resource.read_text(encoding="utf-8"))
+    if document.get("schema_version") != SHIPPED_SCHEMA_VERSION:
+        version = document.get("schema_version")
+        msg = f"{shipped_name(target)} is of schema version {version!r}, not 1"
+        raise ArtifactError(msg, hint="install the package again")
+    return dict(document["configs"])
+
+
+def write_configs(path: Path, target: TargetSpec, results: TuningResults) -> int:
+    """Write the configurations that beat the default as one small file; return their number.
+
+    Raises
+    ------
+    UserInputError
+        If the file cannot be written.
+    """
+    configs = dict(sorted(_better_than_default(results).items()))
+    facts = tuning_facts(target)
+    del facts["features"]
+    document: dict[str, Any] = {
+        "schema_version": SHIPPED_SCHEMA_VERSION,
+        "measured_on": {**facts, "kernels": kernel_digest()},
+        "configs": configs,
+    }
+    lines = json.dumps(document, indent=1, sort_keys=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        staging = path.with_suffix(".new")
+        staging.write_text(_compact(lines) + "\n", encoding="utf-8")
+        staging.replace(path)
+    except OSError as err:
+        msg = f"cannot write {path}: {err.strerror}"
+        raise UserInputError(msg) from err
+    return len(configs)
+
+
+def _better_than_default(results: TuningResults) -> dict[str, Config]:
+    chosen = {}
+    for records in results:
+        best = results.best(records[0].workload)
+        default = next((r for r in records if r.is_default and r.status == "ok"), None)
+        if best is None or best.time_us is None or best.is_default:
+            continue
+        if default is None or (default.time_us or 0.0) > (1 + _MIN_GAIN) * best.time_us:
+            chosen[best.workload.key] = best.config
+    return chosen
+
+
+def _compact(text: str) -> str:
+    """Put each configuration on the line of its key."""
+    return text.replace("{\n   ", "{ ").replace(",\n   ", ", ").replace("\n  }", " }")

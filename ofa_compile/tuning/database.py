@@ -1,0 +1,217 @@
+"""The tuning database: what became of every trial on one kind of machine, one JSON line each."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ofa_compile.compiler.workload import Workload, workload_from_dict
+from ofa_compile.errors import ArtifactError
+from ofa_compile.json_lines import append_lines, read_lines
+
+logger = logging.getLogger(__name__)
+
+SCHEMA_VERSION = 1
+
+Config = dict[str, int]
+Status = Literal["ok", "wrong", "crash", "timeout", "build"]
+STATUSES: tuple[Status, ...] = ("ok", "wrong", "crash", "timeout", "build")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuningRecord:
+    """One trial: a workload, a configuration of its kernel, and how that went.
+
+    Attributes
+    ----------
+    workload
+        What was computed.
+    config
+        How, in the kernel's own words.
+    fingerprint
+        Of the machine, TVM and threads (`fingerprint.tuning_fingerprint`).
+    code
+        Digest of the kernels; records of others are stale.
+    status
+        `ok`; or the failure: a `wrong` result, a `crash`, a `timeout`, or it did not `build`.
+    error
+        What went wrong, in words.
+    time_us
+        Lower quartile over rounds of the mean time of a run, in microseconds.
+    spread
+        Median over rounds relative to `time_us`, minus one.
+    roofline_share
+        Time that the machine's peaks allow, over `time_us`.
+    is_default
+        Whether the kernel takes this configuration on its own.
+    trial_s
+        Wall time that building and measuring took.
+    """
+
+    workload: Workload
+    config: Config
+    fingerprint: str
+    code: str
+    status: Status
+    error: str | None = None
+    time_us: float | None = None
+    spread: float | None = None
+    roofline_share: float | None = None
+    is_default: bool = False
+    trial_s: float = 0.0
+
+    def to_json(self) -> str:
+        """Return the record as one line of JSON, without the line end."""
+        values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        values["workload"] = self.workload.to_dict()
+        document = {"schema_version": SCHEMA_VERSION, "kind": "measurement", **values}
+        return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> TuningRecord:
+        """Read a record back.
+
+        Raises
+        ------
+        ArtifactError
+            If the text is no record of this schema version.
+        """
+        try:
+            document = json.loads(text)
+            version = document.pop("schema_version", None)
+            if version != SCHEMA_VERSION:
+                msg = f"schema version {version!r}; this version reads {SCHEMA_VERSION}"
+                raise ArtifactError(msg)
+            document.pop("kind", None)
+            workload = workload_from_dict(document.pop("workload"))
+            record = cls(workload=workload, **document)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            msg = f"not a tuning record: {text[:60]!r}"
+            raise ArtifactError(msg) from error
+        record._check()
+        return record
+
+    def _check(self) -> None:
+        """Refuse values that no tuner writes."""
+        is_number = isinstance(self.time_us, int | float) and not isinstance(self.time_us, bool)
+        config_ok = isinstance(self.config, dict) and all(
+            isinstance(value, int) for value in self.config.values()
+        )
+        if self.status not in STATUSES or not config_ok:
+            msg = f"status {self.status!r} or config {self.config!r} is not a tuner's"
+            raise ArtifactError(msg)
+        if self.status == "ok" and not (is_number and self.time_us and self.time_us > 0):
+            msg = f"time_us of a record with status 'ok' must be positive, got {self.time_us!r}"
+            raise ArtifactError(msg)
+
+
+class TuningDatabase:
+    """The records in one file, in the order they were written.
+
+    Several tuners may append to one file at a time; lines stay whole.
+
+    Parameters
+    ----------
+    path
+        The JSON Lines file. It need not exist yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def append(self, records: Iterable[TuningRecord]) -> None:
+        """Add records, all or none; they are on the disk when this returns.
+
+        Raises
+        ------
+        ArtifactError
+            If the file cannot be written.
+        """
+        append_lines(self.path, [record.to_json() for record in records])
+
+    def __iter__(self) -> Iterator[TuningRecord]:
+        """Yield every complete record; a torn last line is passed over with a warning.
+
+        Raises
+        ------
+        ArtifactError
+            If a complete line is no record, with file and line number.
+        """
+        lines, is_torn = read_lines(self.path)
+        if is_torn:
+            logger.warning("%s ends in half a record, which is ignored", self.path)
+        for number, line in enumerate(lines, start=1):
+            try:
+                yield TuningRecord.from_json(line)
+            except ArtifactError as error:
+                msg = f"{self.path}, line {number}: {error}"
+                hint = "delete that line, or the file, and tune again"
+                raise ArtifactError(msg, hint=hint) from error
+
+    def results(self, fingerprint: str, code: str) -> TuningResults:
+        """Return what today's kernels did on one kind of machine."""
+        records = [r for r in self if r.fingerprint == fingerprint and r.code == code]
+        return TuningResults(records)
+
+
+class TuningResults:
+    """Comparable records by workload; of equal trials the last one counts."""
+
+    def __init__(self, records: Iterable[TuningRecord] = ()) -> None:
+        self._by_key: dict[str, dict[str, TuningRecord]] = {}
+        for record in records:
+            self.add(record)
+
+    def add(self, record: TuningRecord) -> None:
+        """Take one more record."""
+        configs = self._by_key.setdefault(record.workload.key, {})
+        configs[config_key(record.config)] = record
+
+    def __iter__(self) -> Iterator[list[TuningRecord]]:
+        """Yield the records of each workload."""
+        return (list(configs.values()) for configs in self._by_key.values())
+
+    def of(self, workload: Workload) -> list[TuningRecord]:
+        """Return the records of one workload."""
+        return list(self._by_key.get(workload.key, {}).values())
+
+    def tried(self, workload: Workload) -> set[str]:
+        """Return the configurations that were tried, whatever came of it, as `config_key`s."""
+        return set(self._by_key.get(workload.key, ()))
+
+    def best(self, workload: Workload) -> TuningRecord | None:
+        """Return the fastest right record of a workload, or None."""
+        return fastest(self.of(workload))
+
+    def configs(self) -> dict[str, Config]:
+        """Return the best configuration of every workload, by the workload's key."""
+        chosen = {}
+        for key, records in self._by_key.items():
+            best = fastest(records.values())
+            if best is not None:
+                chosen[key] = best.config
+        return chosen
+
+
+def fastest(records: Iterable[TuningRecord]) -> TuningRecord | None:
+    """Return the record with the smallest time among those with status `ok`."""
+    timed = [record for record in records if record.status == "ok"]
+    return min(timed, key=lambda record: record.time_us or 0.0, default=None)
+
+
+def config_key(config: Config) -> str:
+    """Return a text that is equal for equal configurations."""
+    return json.dumps(config, sort_keys=True, separators=(",", ":"))
+
+
+def record_summary(records: Iterable[TuningRecord]) -> dict[str, Any]:
+    """Count records by status."""
+    counts = dict.fromkeys(STATUSES, 0)
+    for record in records:
+        counts[record.status] += 1
+    return counts

@@ -1,0 +1,38 @@
+"""What makes tuning records comparable, read without importing TVM."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from typing import Any
+
+from ofa_compile.cache import digest, source_digest
+from ofa_compile.hardware import host
+from ofa_compile.hardware.target_spec import TargetSpec
+
+_LENGTH = 16
+
+
+def tuning_fingerprint(target: TargetSpec, *, threads: int = 1) -> str:
+    """Name the machine and tools behind a record: processor, features, TVM, threads, target."""
+    text = json.dumps(tuning_facts(target, threads=threads), sort_keys=True)
+    return digest(text)[:_LENGTH]
+
+
+def tuning_facts(target: TargetSpec, *, threads: int = 1) -> dict[str, Any]:
+    """Return the facts that `tuning_fingerprint` hashes."""
+    # One thread's times do not depend on how many cores there are.
+    tvm_target = {k: v for k, v in target.tvm_target.items() if k != "num-cores"}
+    return {
+        "processor": host.model_name(),
+        "features": sorted(host.cpu_flags()),
+        "tvm": importlib.metadata.version("apache-tvm"),
+        "threads": threads,
+        "tvm_target": tvm_target,
+        "vector": [target.core.vector_bits, target.core.vector_registers],
+    }
+
+
+def kernel_digest() -> str:
+    """Hash the sources that turn a workload and a configuration into code."""
+    return source_digest("ofa_compile.kernels")[:_LENGTH]

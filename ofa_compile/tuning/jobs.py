@@ -1,0 +1,95 @@
+"""What builder and runner of a tuner hand to each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from ofa_compile.compiler.workload import Workload
+from ofa_compile.tuning.database import Config, Status
+
+
+@dataclass(frozen=True)
+class Job:
+    """Configurations of one workload that are built and measured together."""
+
+    workload: Workload
+    configs: tuple[Config, ...]
+
+
+@dataclass(frozen=True)
+class BuiltCandidate:
+    """One configuration after building.
+
+    Attributes
+    ----------
+    config
+        Which one.
+    error
+        Why it did not build; the rest is then empty.
+    library, symbol
+        Shared library for the target, and the kernel's name in it.
+    data
+        NumPy archive of float32 arrays: what the kernel reads, and `expected`, the right output.
+    pointers
+        Names of the arrays that the kernel takes, in order; a pointer to its output follows.
+    num_tiles
+        Tiles to compute.
+    """
+
+    config: Config
+    error: str | None = None
+    library: Path = Path()
+    symbol: str = ""
+    data: Path = Path()
+    pointers: tuple[str, ...] = ()
+    num_tiles: int = 0
+
+
+@dataclass(frozen=True)
+class BuiltJob:
+    """A job ready to run."""
+
+    job: Job
+    candidates: tuple[BuiltCandidate, ...]
+    build_s: float
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """What running one candidate gave; times as in `TuningRecord`."""
+
+    status: Status
+    error: str | None = None
+    time_us: float | None = None
+    spread: float | None = None
+
+
+class Builder(Protocol):
+    """Turns jobs into libraries, several at a time."""
+
+    num_parallel: int
+
+    def describe(self, workloads: Sequence[Workload]) -> list[list[Config]]:
+        """Return the configurations of each workload, the default first; none without a kernel."""
+
+    def submit(self, job: Job) -> Future[BuiltJob]:
+        """Start building; a candidate that does not build is no error of the job."""
+
+    def close(self) -> None:
+        """Stop at once, whatever is under way."""
+
+
+class Runner(Protocol):
+    """Checks and times built jobs on a device, isolated from this process."""
+
+    num_parallel: int
+
+    def submit(self, built: BuiltJob) -> Future[list[TrialResult]]:
+        """Start running; gives one result per candidate, failures included."""
+
+    def close(self) -> None:
+        """Stop at once, whatever is under way."""

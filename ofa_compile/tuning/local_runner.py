@@ -1,0 +1,141 @@
+"""Runs candidates on this machine, in a process that may crash or hang without harm."""
+
+from __future__ import annotations
+
+import subprocess
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ofa_compile.compiler.link import runtime_folder
+from ofa_compile.errors import BuildError, DeviceUnavailableError, TuningError
+from ofa_compile.hardware.target_spec import TargetSpec
+from ofa_compile.hardware.toolchain import find_linker
+from ofa_compile.tuning.database import Status
+from ofa_compile.tuning.jobs import BuiltCandidate, BuiltJob, TrialResult
+from ofa_compile.tuning.worker import Worker, WorkerFailure
+
+_MODULE = "ofa_compile.tuning.measure_worker"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimingPlan:
+    """How candidates are timed.
+
+    Attributes
+    ----------
+    rounds
+        Turns that every candidate gets.
+    turn_us
+        Length of a turn.
+    timeout_s
+        A candidate that is silent for so long hangs.
+    """
+
+    rounds: int = 15
+    turn_us: float = 1000.0
+    timeout_s: float = 10.0
+
+
+class LocalRunner:
+    """Runs jobs one after the other in a worker process, which is replaced when it fails.
+
+    Parameters
+    ----------
+    target
+        A target that this machine can run.
+    folder
+        Existing folder for the timer's library.
+    timing
+        How candidates are timed.
+
+    Raises
+    ------
+    DeviceUnavailableError
+        If this machine cannot run the target's code.
+    """
+
+    num_parallel = 1  # more would disturb each other
+
+    def __init__(self, target: TargetSpec, folder: Path, timing: TimingPlan | None = None) -> None:
+        if not target.is_native:
+            msg = f"this machine cannot run code for {target.name}, so it cannot tune for it"
+            raise DeviceUnavailableError(msg, hint="the kernels' own defaults serve meanwhile")
+        self._timing = timing or TimingPlan()
+        self._l2_bytes = target.core.l2_bytes
+        self._timer = _compile_timer(target, folder)
+        self._worker = Worker(_MODULE)
+        self._thread = ThreadPoolExecutor(1, "ofa-run")
+
+    def submit(self, built: BuiltJob) -> Future[list[TrialResult]]:
+        """Start running; gives one result per candidate, failures included."""
+        return self._thread.submit(self._run, built)
+
+    def close(self) -> None:
+        """Stop at once, whatever is under way."""
+        self._worker.kill()
+        self._thread.shutdown(cancel_futures=True)
+        self._worker.close()
+
+    def _run(self, built: BuiltJob) -> list[TrialResult]:
+        """Run until every candidate has a result: one that fails is out, the others go on."""
+        results: dict[int, TrialResult] = {
+            number: TrialResult("build", candidate.error)
+            for number, candidate in enumerate(built.candidates)
+            if candidate.error is not None
+        }
+        while len(results) < len(built.candidates):
+            waiting = [n for n in range(len(built.candidates)) if n not in results]
+            found = self._attempt([built.candidates[n] for n in waiting])
+            results.update({waiting[place]: result for place, result in found.items()})
+        return [results[number] for number in range(len(built.candidates))]
+
+    def _attempt(self, candidates: list[BuiltCandidate]) -> dict[int, TrialResult]:
+        """Run candidates together; if the worker fails, return the one it failed on."""
+        request: dict[str, Any] = {
+            "timer": str(self._timer),
+            "l2_bytes": self._l2_bytes,
+            "rounds": self._timing.rounds,
+            "turn_us": self._timing.turn_us,
+            "candidates": [
+                {
+                    "library": str(candidate.library),
+                    "symbol": candidate.symbol,
+                    "data": str(candidate.data),
+                    "pointers": candidate.pointers,
+                    "num_tiles": candidate.num_tiles,
+                }
+                for candidate in candidates
+            ],
+        }
+        found: dict[int, TrialResult] = {}
+        current = 0
+        try:
+            for reply in self._worker.call(request, self._timing.timeout_s):
+                if "starting" in reply:
+                    current = reply["starting"]
+                else:
+                    number = reply.pop("result")
+                    found[number] = TrialResult(**reply)
+        except TuningError as error:  # for instance, the library cannot be loaded
+            return {current: TrialResult("crash", str(error))}
+        except WorkerFailure as failure:
+            status: Status = "timeout" if failure.is_timeout else "crash"
+            return {current: TrialResult(status, str(failure))}
+        if any(result.status == "wrong" for result in found.values()):
+            self._worker.retire()  # who knows what else it wrote to
+        return found
+
+
+def _compile_timer(target: TargetSpec, folder: Path) -> Path:
+    """Build the C loop that times kernels."""
+    library = folder / "timer.so"
+    source = runtime_folder() / "kernel_timer.c"
+    flags = ("-std=c11", "-O2", "-fPIC", "-shared")
+    command = [*find_linker(target).command, *flags, "-o", str(library), str(source)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    if done.returncode != 0:
+        msg = f"the kernel timer cannot be compiled: {done.stderr.strip()[:1000]}"
+        raise BuildError(msg)
+    return library

@@ -1,0 +1,170 @@
+"""Worker process that runs candidates: it loads libraries, checks their results and times them.
+
+Imports NumPy and nothing else, so that it starts quickly after a crash. Buffers lie as the
+memory planner places them, and weights are taken from several copies in turn: in a network they
+come from the second-level cache at best, since all others are read in between.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ofa_compile.compiler.plan import buffer_phase
+from ofa_compile.tuning.serve import Reply, serve
+
+TOLERANCE = 2e-5
+"""Largest error allowed, relative to the largest expected value (float32 sums of many products)."""
+
+_PAGE = 4096
+_GUARD = 64  # values behind the output that no kernel may touch
+_GUARD_VALUE = np.float32(-123.5)
+_MAX_COPIES = 64
+_WARMUP_CALLS = 2
+# After so many rounds, candidates slower than the best by this factor are out.
+_PRUNE_AFTER = 3
+_PRUNE_FACTOR = 1.25
+
+Array = NDArray[np.float32]
+
+
+@dataclass
+class _Loaded:
+    """A candidate with its buffers in place."""
+
+    kernel: Any
+    arguments: Any  # array of (copies x pointers)
+    num_pointers: int
+    copies: int
+    tiles: int
+    output: Array
+    keep: list[Array]  # what the pointers point to
+
+
+def main() -> None:
+    """Serve `run` requests; a process that pins itself times more evenly."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    serve(_run)
+
+
+def _run(request: dict[str, Any], reply: Reply) -> None:
+    """Check every candidate, then time in rounds those that are right; announce each step."""
+    timer = ctypes.CDLL(request["timer"]).ofa_time_kernel
+    timer.restype = ctypes.c_double
+    archives = {candidate["data"]: _read(candidate["data"]) for candidate in request["candidates"]}
+    loaded: dict[int, _Loaded] = {}
+    for number, candidate in enumerate(request["candidates"]):
+        reply(starting=number)
+        arrays = archives[candidate["data"]]
+        expected = arrays["expected"]
+        item = _load(candidate, arrays, expected.size, request["l2_bytes"])
+        _time(timer, item, 1)
+        error = _difference(item, expected)
+        if error is None:
+            loaded[number] = item
+        else:
+            reply(result=number, status="wrong", error=error)
+    for number, times in _rounds(timer, loaded, request, reply).items():
+        quartile = float(np.quantile(times, 0.25))
+        spread = float(np.median(times)) / quartile - 1.0
+        reply(result=number, status="ok", time_us=quartile, spread=spread)
+
+
+def _read(path: str) -> dict[str, Array]:
+    with np.load(path, allow_pickle=False) as stored:
+        return {name: stored[name] for name in stored.files}
+
+
+def _load(
+    candidate: dict[str, Any], arrays: dict[str, Array], out_size: int, l2_bytes: int
+) -> _Loaded:
+    """Load a candidate's library and give it buffers of its own."""
+    library = ctypes.CDLL(candidate["library"])
+    kernel = ctypes.cast(library[candidate["symbol"]], ctypes.c_void_p)
+    names = candidate["pointers"]
+    constant_bytes = sum(arrays[n].nbytes for n in names if n.startswith("packed"))
+    copies = max(1, min(_MAX_COPIES, -(-2 * l2_bytes // max(1, constant_bytes))))
+    copies = copies if constant_bytes else 1
+    output = _place(np.full(out_size + _GUARD, np.nan, np.float32), 0)
+    output[out_size:] = _GUARD_VALUE
+    keep, pointers = [output], list[int]()
+    shared: dict[str, Array] = {}
+    for _ in range(copies):
+        for position, name in enumerate(names, start=1):
+            if name.startswith("packed"):
+                keep.append(_place(arrays[name], len(keep)))
+                pointers.append(keep[-1].ctypes.data)
+                continue
+            if name not in shared:
+                shared[name] = _place(arrays[name], position)
+                keep.append(shared[name])
+            pointers.append(shared[name].ctypes.data)
+        pointers.append(output.ctypes.data)
+    table = (ctypes.c_void_p * len(pointers))(*pointers)
+    return _Loaded(kernel, table, len(names) + 1, copies, candidate["num_tiles"], output, [*keep])
+
+
+def _place(values: Array, index: int) -> Array:
+    """Copy values to where the memory planner would put the buffer of that index in a page."""
+    memory = np.empty(values.size + 2 * _PAGE // 4, np.float32)
+    start = (-memory.ctypes.data % _PAGE + buffer_phase(index)) // 4
+    place = memory[start : start + values.size]
+    place[:] = values
+    return place
+
+
+def _difference(item: _Loaded, expected: Array) -> str | None:
+    """Say how the output differs from what it should be, or None if it does not."""
+    result, guard = item.output[: expected.size], item.output[expected.size :]
+    if not (guard == _GUARD_VALUE).all():
+        return "wrote behind the end of its output"
+    error = float(np.abs(result - expected).max()) / max(1.0, float(np.abs(expected).max()))
+    if error <= TOLERANCE:  # false for NaN: every output starts as one
+        return None
+    return f"differs by {error:.1e} of the largest value; {TOLERANCE:.0e} is allowed"
+
+
+def _rounds(
+    timer: Any, loaded: dict[int, _Loaded], request: dict[str, Any], reply: Reply
+) -> dict[int, list[float]]:
+    """Give every candidate one turn a round, so that a busy moment hits all of them."""
+    times: dict[int, list[float]] = {number: [] for number in loaded}
+    calls = dict[int, int]()
+    for number, item in loaded.items():
+        reply(starting=number)
+        _time(timer, item, _WARMUP_CALLS)
+        once = _time(timer, item, max(_WARMUP_CALLS, item.copies // 4))
+        calls[number] = max(1, round(request["turn_us"] / max(once, 1e-3)))
+    for turn in range(request["rounds"]):
+        if turn == _PRUNE_AFTER and times:
+            limit = _PRUNE_FACTOR * min(min(values) for values in times.values())
+            calls = {n: c for n, c in calls.items() if min(times[n]) <= limit}
+        for number in _alternating(list(calls), turn):
+            reply(starting=number)
+            times[number].append(_time(timer, loaded[number], calls[number]))
+    return times
+
+
+def _alternating(numbers: Sequence[int], turn: int) -> Sequence[int]:
+    """Return the candidates forwards and backwards in turn."""
+    return numbers if turn % 2 == 0 else numbers[::-1]
+
+
+def _time(timer: Any, item: _Loaded, calls: int) -> float:
+    """Return the mean time of a call in microseconds."""
+    seconds = timer(item.kernel, item.arguments, item.num_pointers, item.copies, item.tiles, calls)
+    if seconds < 0:
+        msg = f"cannot call a kernel of {item.num_pointers} pointers"
+        raise RuntimeError(msg)
+    return 1e6 * float(seconds) / calls
+
+
+if __name__ == "__main__":
+    main()

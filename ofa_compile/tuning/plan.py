@@ -1,0 +1,158 @@
+"""What to tune, in which order, and how long it will take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ofa_compile.compiler.workload import Workload
+from ofa_compile.tuning.database import Config, TuningRecord, TuningResults, config_key
+from ofa_compile.tuning.roofline import Roofline
+
+# Per trial where no record tells: building and measuring on a Zen 4 core at 2.6 GHz took 0.1 s.
+_TRIAL_S = 0.15
+
+
+@dataclass(frozen=True)
+class Task:
+    """One workload to tune.
+
+    Attributes
+    ----------
+    workload
+        What.
+    configs
+        Alternatives, the kernel's default first.
+    expected_count
+        How often a uniformly drawn subnet has it.
+    """
+
+    workload: Workload
+    configs: tuple[Config, ...]
+    expected_count: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class StopRule:
+    """When a workload counts as tuned.
+
+    Attributes
+    ----------
+    roofline_share
+        Stop once a configuration comes this close to the bound.
+    max_trials
+        Configurations to try at most.
+    """
+
+    roofline_share: float = 0.95
+    max_trials: int = 64
+
+    def remaining(
+        self, task: Task, results: TuningResults, roofline: Roofline
+    ) -> tuple[Config, ...]:
+        """Return the configurations still to try; none when the workload is tuned."""
+        best = results.best(task.workload)
+        if best is not None and best.time_us is not None and roofline.is_known:
+            is_near = roofline.share(task.workload, best.time_us) >= self.roofline_share
+            if is_near:
+                return ()
+        tried = results.tried(task.workload)
+        return tuple(c for c in task.configs[: self.max_trials] if config_key(c) not in tried)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coverage:
+    """How much of a space is tuned.
+
+    Attributes
+    ----------
+    num_workloads, num_tuned
+        Workloads in the union, and those that need no further trial.
+    time_share
+        Expected share of a random subnet's time that the tuned ones make up.
+    num_trials
+        Trials that remain, at most.
+    forecast_s
+        Time they would take; half of it or less where defaults are near the roofline.
+    """
+
+    num_workloads: int
+    num_tuned: int
+    time_share: float
+    num_trials: int
+    forecast_s: float
+
+
+class Plan:
+    """The tasks of a space in order of value, seen against what is tuned already.
+
+    Parameters
+    ----------
+    tasks
+        All workloads that a kernel serves.
+    results
+        What was measured so far; the tuner adds to it.
+    roofline
+        Bounds of the core.
+    stop
+        When a workload counts as tuned.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        results: TuningResults,
+        roofline: Roofline,
+        stop: StopRule | None = None,
+    ) -> None:
+        self.results = results
+        self.roofline = roofline
+        self.stop = stop or StopRule()
+        for records in results:
+            for record in records:
+                self.learn(record)
+        self.tasks = sorted(tasks, key=lambda task: (-self.weight_us(task), task.workload.key))
+
+    def learn(self, record: TuningRecord) -> None:
+        """Take one more record into account."""
+        self.results.add(record)
+        if record.time_us is not None and record.status == "ok":
+            self.roofline.learn(record.workload, record.time_us)
+
+    def weight_us(self, task: Task) -> float:
+        """Return the expected time of a task's workload in a random subnet, in microseconds."""
+        best = self.results.best(task.workload)
+        time_us = best.time_us if best is not None else None
+        return task.expected_count * (time_us or self.roofline.time_us(task.workload))
+
+    def remaining(self, task: Task) -> tuple[Config, ...]:
+        """Return the configurations of a task that are still to be tried."""
+        return self.stop.remaining(task, self.results, self.roofline)
+
+    def coverage(self) -> Coverage:
+        """Say how much is tuned, and how long the rest takes."""
+        remaining = [len(self.remaining(task)) for task in self.tasks]
+        weights = [self.weight_us(task) for task in self.tasks]
+        tuned = sum(weight for weight, left in zip(weights, remaining, strict=True) if not left)
+        num_trials = sum(remaining)
+        return Coverage(
+            num_workloads=len(self.tasks),
+            num_tuned=remaining.count(0),
+            time_share=tuned / sum(weights) if weights else 1.0,
+            num_trials=num_trials,
+            forecast_s=num_trials * self._trial_s(),
+        )
+
+    def _trial_s(self) -> float:
+        """Return the mean time of a trial, from the records where there are enough."""
+        times = [r.trial_s for records in self.results for r in records if r.trial_s > 0]
+        return sum(times) / len(times) if len(times) >= 10 else _TRIAL_S
+
+
+def make_tasks(union: Mapping[Workload, float], configs: Sequence[Sequence[Config]]) -> list[Task]:
+    """Pair the workloads of a union with their kernels' configurations; drop those without."""
+    return [
+        Task(workload, tuple(choices), count)
+        for (workload, count), choices in zip(union.items(), configs, strict=True)
+        if choices
+    ]

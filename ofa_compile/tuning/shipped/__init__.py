@@ -1,0 +1,1 @@
+"""Tuned configurations that ship with the package, one file per instruction set."""

@@ -1,0 +1,139 @@
+"""Tune every workload of a search space for a target, into the workspace's database."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ofa_compile.errors import DeviceUnavailableError
+from ofa_compile.hardware.target_spec import TargetSpec, load_target
+from ofa_compile.options import TuneOptions, default_workspace
+from ofa_compile.progress import ProgressCallback, no_progress
+from ofa_compile.space import search_space
+from ofa_compile.tuning.builder import BuilderPool
+from ofa_compile.tuning.choose import database_path, write_configs
+from ofa_compile.tuning.database import TuningDatabase, TuningRecord, record_summary
+from ofa_compile.tuning.fingerprint import kernel_digest, tuning_fingerprint
+from ofa_compile.tuning.jobs import Builder, Runner
+from ofa_compile.tuning.local_runner import LocalRunner
+from ofa_compile.tuning.plan import Plan, StopRule, make_tasks
+from ofa_compile.tuning.report import gains, speedup
+from ofa_compile.tuning.roofline import Roofline
+from ofa_compile.tuning.tuner import Tuner, TuningBudget
+from ofa_compile.tuning.union import workload_union
+
+
+def tune_target(options: TuneOptions, progress: ProgressCallback = no_progress) -> dict[str, Any]:
+    """Do what `ofa-compile tune` does; with `dry_run`, plan and forecast only.
+
+    Returns
+    -------
+    Coverage before and after, what the trials brought, and where the database is.
+
+    Raises
+    ------
+    DeviceUnavailableError
+        If this machine cannot run the target's code.
+    ArtifactError
+        If the database is corrupted or cannot be written.
+    TuningError
+        If nothing can be built or run.
+    """
+    target = load_target(options.target)
+    if not target.is_native:
+        message = f"this machine cannot run code for '{target.name}', so it cannot tune for it"
+        raise DeviceUnavailableError(message, hint="kernels use their defaults meanwhile")
+    path = database_path(options.workspace or default_workspace(target.name), target)
+    database = TuningDatabase(path)
+    with _workers(target) as (builder, runner):
+        progress("listing workloads")
+        plan = _make_plan(options, target, database, builder)
+        before = plan.coverage()
+        start, trials = time.monotonic(), list[TuningRecord]()
+        if not options.dry_run:
+            tuner = Tuner(
+                plan,
+                database,
+                builder,
+                runner,
+                fingerprint=tuning_fingerprint(target),
+                code=kernel_digest(),
+                observe=_Observer(plan, trials, progress),
+            )
+            tuner.run(_budget(options, target))
+        seconds = time.monotonic() - start
+    if options.output is not None and not options.dry_run:
+        write_configs(options.output, target, plan.results)
+    return {
+        "database": str(path),
+        "target": target.name,
+        "space": options.space,
+        "coverage_before": dataclasses.asdict(before),
+        "coverage": dataclasses.asdict(plan.coverage()),
+        "num_trials": len(trials),
+        "trials": record_summary(trials),
+        "seconds": round(seconds, 2),
+        "speedup": speedup(plan),
+        "gains": gains(plan),
+    }
+
+
+def _make_plan(
+    options: TuneOptions, target: TargetSpec, database: TuningDatabase, builder: Builder
+) -> Plan:
+    space = search_space(options.space)
+    union = workload_union(space, options.resolutions or space.resolutions)
+    tasks = make_tasks(union, builder.describe(list(union)))
+    results = database.results(tuning_fingerprint(target), kernel_digest())
+    share = options.roofline_share
+    stop = StopRule(roofline_share=share, max_trials=target.tuning.max_trials_per_task)
+    return Plan(tasks, results, Roofline(target.core), stop)
+
+
+def _budget(options: TuneOptions, target: TargetSpec) -> TuningBudget:
+    """Take the limits given, or else the target's."""
+    minutes = options.budget_minutes
+    return TuningBudget(
+        max_trials=options.max_trials or target.tuning.max_trials_global,
+        max_seconds=None if minutes is None else 60 * minutes,
+    )
+
+
+class _Observer:
+    """Tells how tuning goes: trials, gain over the defaults, roofline share."""
+
+    def __init__(self, plan: Plan, trials: list[TuningRecord], progress: ProgressCallback) -> None:
+        self._plan, self._trials, self._progress = plan, trials, progress
+
+    def __call__(self, records: Sequence[TuningRecord]) -> None:
+        self._trials.extend(records)
+        left = sum(len(self._plan.remaining(task)) for task in self._plan.tasks)
+        best = self._plan.results.best(records[0].workload)
+        detail = f"speedup {speedup(self._plan):.3f}"
+        if best is not None and best.roofline_share is not None:
+            detail += f", {records[0].workload.kind} at {best.roofline_share:.0%} of the roofline"
+        done = len(self._trials)
+        self._progress("trials", done, done + left, detail=detail)
+
+
+@contextmanager
+def _workers(target: TargetSpec) -> Iterator[tuple[Builder, Runner]]:
+    """Hold builder and runner for the time of the block; nothing of them outlives it."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    with tempfile.TemporaryDirectory(prefix="ofa-compile-tune-") as folder:
+        # One core is left to the runner, so that building does not disturb it.
+        builder = BuilderPool(target, max(1, cores - 1), Path(folder))
+        try:
+            runner = LocalRunner(target, Path(folder))
+            try:
+                yield builder, runner
+            finally:
+                runner.close()
+        finally:
+            builder.close()
