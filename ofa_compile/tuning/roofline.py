@@ -10,15 +10,15 @@ _VALUE_BYTES = 4
 _L2_VECTORS_PER_CYCLE = 0.5
 # Dense workloads to see before the arithmetic peak is believed.
 _MIN_FOR_PEAK = 8
-# A call costs at least some hundred cycles, whatever it does.
-_CYCLES_PER_CALL = 300.0
+# What a call of a kernel costs at least: loading its pointers, starting its loops.
+_CYCLES_PER_CALL = 100.0
 
 
 class Roofline:
     """Bounds from a core's arithmetic and its second-level cache.
 
-    The clock in a target is often below what a core reaches, so the arithmetic peak is raised by
-    whatever has been measured.
+    The clock in a target is often below what a core reaches, so it is raised by whatever has been
+    measured.
 
     Parameters
     ----------
@@ -27,18 +27,22 @@ class Roofline:
     """
 
     def __init__(self, core: CoreSpec) -> None:
-        lanes = core.vector_bits / 32
-        self.macs_per_us = core.fma_per_cycle * lanes * core.frequency_hz * 1e-6
-        bytes_per_cycle = _L2_VECTORS_PER_CYCLE * core.vector_bits / 8
-        self._bytes_per_us = bytes_per_cycle * core.frequency_hz * 1e-6
-        self._call_us = _CYCLES_PER_CALL / core.frequency_hz * 1e6
+        self._macs_per_cycle = core.fma_per_cycle * core.vector_bits / 32
+        self._bytes_per_cycle = _L2_VECTORS_PER_CYCLE * core.vector_bits / 8
+        self._cycles_per_us = core.frequency_hz * 1e-6
         self._dense: set[w.Workload] = set()
+
+    @property
+    def macs_per_us(self) -> float:
+        """The arithmetic peak, as far as it is known."""
+        return self._macs_per_cycle * self._cycles_per_us
 
     def learn(self, workload: w.Workload, time_us: float) -> None:
         """Take a measured time into account."""
-        if has_dense_arithmetic(workload):
+        if isinstance(workload, w.Pointwise):
             self._dense.add(workload)
-            self.macs_per_us = max(self.macs_per_us, workload.macs / time_us)
+            clock = workload.macs / time_us / self._macs_per_cycle
+            self._cycles_per_us = max(self._cycles_per_us, clock)
 
     @property
     def is_known(self) -> bool:
@@ -47,17 +51,42 @@ class Roofline:
 
     def time_us(self, workload: w.Workload) -> float:
         """Return the bound in microseconds."""
-        traffic = _VALUE_BYTES * num_values(workload)
-        return self._call_us + max(workload.macs / self.macs_per_us, traffic / self._bytes_per_us)
+        arithmetic = real_macs(workload) / self._macs_per_cycle
+        traffic = _VALUE_BYTES * num_values(workload) / self._bytes_per_cycle
+        return (_CYCLES_PER_CALL + max(arithmetic, traffic)) / self._cycles_per_us
 
     def share(self, workload: w.Workload, time_us: float) -> float:
         """Return how close a measured time comes to the bound (1: it is reached)."""
         return self.time_us(workload) / time_us
 
 
-def has_dense_arithmetic(workload: w.Workload) -> bool:
-    """Whether `macs` are really computed: depthwise windows count taps in the padding."""
-    return isinstance(workload, w.Pointwise)
+def real_macs(workload: w.Workload) -> int:
+    """Count multiply-accumulates without those of taps in the padding, which kernels leave out."""
+    match workload:
+        case w.Depthwise():
+            return workload.batch * workload.channels * _taps_inside(workload)
+        case w.Convolution():
+            per_tap = workload.batch * workload.in_channels * workload.out_channels
+            return per_tap * _taps_inside(workload)
+        case _:
+            return workload.macs
+
+
+def _taps_inside(window: w.Depthwise | w.Convolution) -> int:
+    """Count the (output, tap) pairs of one channel that read the map."""
+    sides = (
+        (window.height, window.out_height, window.kernel[0], window.stride[0], window.padding[0]),
+        (window.width, window.out_width, window.kernel[1], window.stride[1], window.padding[1]),
+    )
+    rows, columns = (
+        sum(
+            0 <= out * stride - padding + tap < size
+            for out in range(out_size)
+            for tap in range(kernel)
+        )
+        for size, out_size, kernel, stride, padding in sides
+    )
+    return rows * columns
 
 
 def num_values(workload: w.Workload) -> int:
