@@ -15,6 +15,7 @@
     ├─ MissingDependencyError            exit 3
     ├─ DeviceError                       exit 4
     │  ├─ DeviceUnavailableError
+    │  ├─ BoardLostError
     │  └─ MeasurementError
     ├─ CompilationError                  exit 5
     │  ├─ UnsupportedOperatorError
@@ -97,6 +98,10 @@ class DeviceError(OfaCompileError):
 
 class DeviceUnavailableError(DeviceError):
     """No device, emulator or driver can run code for this target."""
+
+
+class BoardLostError(DeviceError):
+    """A board that was held stopped answering, or answered nonsense."""
 
 
 class MeasurementError(DeviceError):

@@ -12,7 +12,7 @@ import numpy as np  # noqa: TID253 - the command line imports this module when i
 from numpy.typing import NDArray  # noqa: TID253
 
 from ofa_compile.bundle.build import BundleContents, Reference, build_bundle
-from ofa_compile.bundle.executor import emulator_command
+from ofa_compile.bundle.executor import check_runnable
 from ofa_compile.bundle.manifest import Figure, FigureKind, describe_target
 from ofa_compile.bundle.preprocess import Preprocessing
 from ofa_compile.bundle.publish import resolve_output
@@ -25,7 +25,7 @@ from ofa_compile.options import CompileOptions, SupernetOptions
 from ofa_compile.progress import ProgressCallback, no_progress
 from ofa_compile.space import Architecture, SearchSpace, macs, num_parameters, search_space
 from ofa_compile.workflows import selection
-from ofa_compile.workflows.prepared_subnet import prepared_subnet, torch_logits
+from ofa_compile.workflows.prepared_subnet import prepared_subnet
 from ofa_compile.workflows.subnets import IMAGENET_MEAN, IMAGENET_STD, is_embedded
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def compile_bundle(options: CompileOptions, progress: ProgressCallback = no_prog
     resolve_output(options.output)
     find_linker(target)
     if options.verify:
-        emulator_command(describe_target(target))
+        check_runnable(describe_target(target))
     space = _space_of(options)
     progress("choosing an architecture")
     architecture, figures = _choose(options, space, target, progress)
@@ -147,9 +147,14 @@ def compile(
         shape = _input_shape(onnx_path)
         reference = None
         if verify:
-            count = num_verification_inputs(shape[2], is_emulated=not spec.is_native)
+            count = num_verification_inputs(shape[2], is_emulated=spec.is_emulated)
             inputs = noise_inputs(shape, count)
-            logits = _onnx_logits(onnx_path, inputs) if run is None else torch_logits(run, inputs)
+            if run is None:
+                logits = _onnx_logits(onnx_path, inputs)
+            else:
+                from ofa_compile.supernet import compute_logits
+
+                logits = compute_logits(run, inputs)
             reference = Reference(inputs=inputs, logits=logits)
         preprocessing = Preprocessing(height=shape[2], width=shape[3], mean=mean, std=std)
         contents = BundleContents(preprocessing=preprocessing, labels=labels)

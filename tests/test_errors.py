@@ -17,6 +17,7 @@ TREE = {
     "ArtifactError": ((errors.UserInputError,), 2),
     "MissingDependencyError": ((errors.OfaCompileError, ImportError), 3),
     "DeviceError": ((errors.OfaCompileError,), 4),
+    "BoardLostError": ((errors.DeviceError,), 4),
     "DeviceUnavailableError": ((errors.DeviceError,), 4),
     "MeasurementError": ((errors.DeviceError,), 4),
     "CompilationError": ((errors.OfaCompileError,), 5),

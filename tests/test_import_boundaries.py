@@ -27,6 +27,7 @@ LEVELS = {
     "compiler": 4,
     "export": 4,
     "training": 4,
+    "remote": 4,
     "kernels": 5,
     "bundle": 5,
     "measurement": 6,
@@ -53,7 +54,7 @@ ALSO_ALLOWED = {
 }
 
 HOMES = {
-    "tvm": ("compiler/", "kernels/"),
+    "tvm": ("compiler/", "kernels/", "remote/tvm_client.py"),
     "tvm_ffi": ("compiler/", "kernels/"),
     "torch": (
         "supernet/",

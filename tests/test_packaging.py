@@ -13,7 +13,18 @@ from pathlib import Path
 import pytest
 
 FOLDERS = ("ofa_compile", "kernels", "targets")
-SHIPPED_SUFFIXES = {".py", ".toml", ".c", ".h", ".cc", ".safetensors", ".npz", ".md", ".json", ".typed"}
+SHIPPED_SUFFIXES = {
+    ".py",
+    ".toml",
+    ".c",
+    ".h",
+    ".cc",
+    ".safetensors",
+    ".npz",
+    ".md",
+    ".json",
+    ".typed",
+}
 
 
 @pytest.fixture(scope="module")

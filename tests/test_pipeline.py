@@ -99,7 +99,7 @@ def test_wrong_numbers_leave_no_bundle(
     def wrong(module: object, inputs: np.ndarray) -> np.ndarray:
         return np.ones((len(inputs), 10), np.float32)
 
-    monkeypatch.setattr(prepared_subnet, "torch_logits", wrong)
+    monkeypatch.setattr("ofa_compile.supernet.compute_logits", wrong)
     monkeypatch.setattr(prepared_subnet.Cache, "get", lambda *_: None)
     with pytest.raises(NumericMismatchError, match="differs from the reference"):
         compile_bundle(options)

@@ -17,7 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ofa_compile.bundle.bundle import Bundle
-from ofa_compile.bundle.executor import Executable, emulator_command, is_native
+from ofa_compile.bundle.executor import (
+    Executable,
+    check_runnable,
+    emulator_command,
+    is_native,
+)
 from ofa_compile.bundle.manifest import (
     CONTENT_FILES,
     EXECUTABLE_NAME,
@@ -40,6 +45,7 @@ from ofa_compile.bundle.verify import TOLERANCE, verify
 from ofa_compile.errors import UserInputError
 from ofa_compile.hardware.target_spec import TargetSpec
 from ofa_compile.hardware.toolchain import find_linker
+from ofa_compile.remote.program import board_program, is_on_board
 
 if TYPE_CHECKING:
     from ofa_compile.cache import Cache
@@ -144,7 +150,7 @@ def build_bundle(
     onnx_path, folder = Path(onnx_path), resolve_output(Path(output))
     if reference is not None:
         # Found out before minutes of compiling, not after.
-        emulator_command(describe_target(target))
+        check_runnable(describe_target(target))
     prefix = symbol_prefix(onnx_path, contents.architecture)
     with staging_folder(folder) as staging:
         from ofa_compile.compiler.build import compile_onnx
@@ -248,10 +254,16 @@ def _verified(manifest: Manifest, staging: Path, reference: Reference | None) ->
 
 def _verify(manifest: Manifest, staging: Path, reference: Reference) -> dict[str, Any]:
     """Check the executable, and the library where this machine can load it; keep the worst."""
-    command = emulator_command(manifest.target)
-    executable = Executable(staging / EXECUTABLE_NAME, manifest.output_shape[1], command)
     expected = (reference.inputs, reference.logits, reference.tolerance)
-    results = {EXECUTABLE_NAME: verify(executable.run, *expected)}
+    path, classes = staging / EXECUTABLE_NAME, manifest.output_shape[1]
+    if is_on_board(manifest.target):
+        with board_program(manifest.target, path, classes) as program:
+            results = {EXECUTABLE_NAME: verify(program.run, *expected)}
+            runner = f"board {program.board.model}"
+    else:
+        command = emulator_command(manifest.target)
+        results = {EXECUTABLE_NAME: verify(Executable(path, classes, command).run, *expected)}
+        runner = f"emulator {Path(command[0]).name}" if command else "native"
     if is_native(manifest.target):
         with NativeLibrary(staging / LIBRARY_NAME, manifest.symbol_prefix) as library:
             results[LIBRARY_NAME] = verify(library.run, *expected)
@@ -260,5 +272,5 @@ def _verify(manifest: Manifest, staging: Path, reference: Reference) -> dict[str
         **worst.to_dict(),
         "files": sorted(results),
         "input_kind": reference.input_kind,
-        "runner": f"emulator {Path(command[0]).name}" if command else "native",
+        "runner": runner,
     }

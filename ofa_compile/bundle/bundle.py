@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,7 @@ from ofa_compile.bundle.manifest import (
 from ofa_compile.bundle.native import NativeLibrary
 from ofa_compile.bundle.preprocess import ImageSource
 from ofa_compile.errors import ArtifactError, DeviceUnavailableError, UserInputError
+from ofa_compile.remote.program import BoardProgram, board_program, is_on_board
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class Bundle:
         return Executable(self.path / EXECUTABLE_NAME, self.manifest.output_shape[1], command)
 
     def run(self, x: ArrayLike, *, threads: int = 1) -> NDArray[np.float32]:
-        """Compute logits, in this process or in the emulator.
+        """Compute logits: in this process, in the emulator, or on a board of the target.
 
         Parameters
         ----------
@@ -105,6 +107,9 @@ class Bundle:
             If the code cannot be run here, or fails.
         """
         inputs = self._check_inputs(x)
+        if is_on_board(self.manifest.target):
+            with self._board_program() as program:
+                return program.run(inputs, threads=threads)
         if not self.is_native:
             return self.executable.run(inputs, threads=threads)
         self.library.set_threads(threads)
@@ -113,7 +118,9 @@ class Bundle:
     def time(
         self, x: ArrayLike, repeats: int = 50, threads: int = 1, *, warmup: int = 3
     ) -> NDArray[np.float64]:
-        """Time runs on one input, on this machine; nothing of Python is inside the times.
+        """Time runs on one input, here or on a board; nothing of Python is inside the times.
+
+        A board runs on noise instead of `x`: the time does not depend on the values.
 
         Returns
         -------
@@ -128,7 +135,15 @@ class Bundle:
             msg = f"repeats must be at least 1 and warmup 0, got {repeats} and {warmup}"
             raise UserInputError(msg)
         inputs = self._check_inputs(x)
+        if is_on_board(self.manifest.target):
+            with self._board_program() as program:
+                return program.time(repeats=repeats, warmup=warmup, threads=threads)
         return self.library.time(inputs, repeats=repeats, warmup=warmup, threads=threads)
+
+    def _board_program(self) -> AbstractContextManager[BoardProgram]:
+        """Take a board, which is given back at the end of the `with` block."""
+        path, classes = self.path / EXECUTABLE_NAME, self.manifest.output_shape[1]
+        return board_program(self.manifest.target, path, classes)
 
     def classify(
         self, images: ImageSource | Iterable[ImageSource], top: int = 5, *, threads: int = 1

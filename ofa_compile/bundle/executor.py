@@ -14,8 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ofa_compile.errors import DeviceError, DeviceUnavailableError, MissingDependencyError
+from ofa_compile.hardware.board_address import board_address
 from ofa_compile.hardware.host import has_flags, host_arch
 from ofa_compile.hardware.toolchain import install_hint
+from ofa_compile.remote.program import is_on_board
 
 # Exit code of the executable when a logit is not finite; the logits are written all the same.
 _EXIT_NOT_FINITE = 3
@@ -53,6 +55,20 @@ def emulator_command(target: Mapping[str, Any]) -> list[str]:
         msg = f"{program} is not installed; it runs bundles for {target['name']} here"
         raise MissingDependencyError(msg, hint=install_hint(program))
     return [path, *arguments]
+
+
+def check_runnable(target: Mapping[str, Any]) -> None:
+    """Find out before the work whether there is anything to run code for a target on.
+
+    Raises
+    ------
+    DeviceUnavailableError, MissingDependencyError
+        As `emulator_command`, or if the target is for boards and nothing says where they are.
+    """
+    if is_on_board(target):
+        board_address(target["runner"], target["name"])
+    else:
+        emulator_command(target)
 
 
 @dataclass(frozen=True)

@@ -228,6 +228,8 @@ def describe_target(target: TargetSpec) -> dict[str, Any]:
         "tvm_target": dict(target.tvm_target),
         "requires": list(target.core.requires),
         "emulator": None if target.emulator is None else list(target.emulator.command),
+        "runner": asdict(target.runner),
+        "linkers": list(target.toolchain.linkers),
         "fingerprint": target.fingerprint,
     }
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from ofa_compile.errors import TargetNotFoundError, TargetSpecError, closest_match
 from ofa_compile.hardware import host
+from ofa_compile.hardware.board_address import parse_endpoint
 from ofa_compile.hardware.toml_tables import (
     check_keys,
     limited,
@@ -82,9 +83,26 @@ class CoreSpec:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunnerSpec:
-    """Where code for the target is timed: on this machine, on a board, or not at all."""
+    """Where code for the target is timed: on this machine, on a board, or not at all.
+
+    Attributes
+    ----------
+    kind
+        "local", "rpc" (a board behind TVM RPC) or "estimate".
+    tracker, server
+        "HOST:PORT" of the RPC tracker that knows the boards, or of a single board. The environment
+        (`OFA_COMPILE_TRACKER`, `OFA_COMPILE_BOARD`) has the last word.
+    key
+        The boards' key on the tracker; the target's name if empty.
+    wait_s
+        How long to wait for a free board.
+    """
 
     kind: str = one_of("local", "rpc", "estimate")
+    tracker: str = ""
+    server: str = ""
+    key: str = ""
+    wait_s: float = limited(0, 86_400, default=60.0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -168,6 +186,11 @@ class TargetSpec:
         return self.arch == host.host_arch() and host.has_flags(self.core.requires)
 
     @property
+    def is_emulated(self) -> bool:
+        """Whether code for the target runs in an emulator, neither here nor on a board."""
+        return not self.is_native and self.runner.kind != "rpc"
+
+    @property
     def triple(self) -> str:
         """LLVM triple, or an empty string for targets that have none."""
         return str(self.tvm_target.get("mtriple", ""))
@@ -178,9 +201,10 @@ class TargetSpec:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over everything but the description: equal means measurements compare."""
+        """SHA-256 over all but description and addresses: equal means measurements compare."""
         fields = self.to_dict()
         del fields["description"]
+        fields["runner"] = {"kind": self.runner.kind}
         text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -250,7 +274,9 @@ def parse_target(data: dict[str, Any], *, name: str, file: str) -> TargetSpec:
         description=f"{description}: {core.model}" if detected else description,
         tvm_target=tvm_target,
         core=core,
-        runner=read_table(RunnerSpec, data.get("runner", {}), file=file, key="runner"),
+        runner=_checked_runner(
+            read_table(RunnerSpec, data.get("runner", {}), file=file, key="runner"), file
+        ),
         evaluator=read_table(EvaluatorSpec, data.get("evaluator", {}), file=file, key="evaluator"),
         tuning=read_table(TuningSpec, data.get("tuning", {}), file=file, key="tuning"),
         kernels=read_table(KernelsSpec, data.get("kernels", {}), file=file, key="kernels").enable,
@@ -260,6 +286,20 @@ def parse_target(data: dict[str, Any], *, name: str, file: str) -> TargetSpec:
         else _non_empty(read_table(EmulatorSpec, emulator, file=file, key="emulator"), file),
         detected=detected,
     )
+
+
+def _checked_runner(runner: RunnerSpec, file: str) -> RunnerSpec:
+    if runner.kind != "rpc" and (runner.tracker or runner.server or runner.key):
+        message = f"{file}: 'runner.kind' is '{runner.kind}', which has no board to reach"
+        raise TargetSpecError(message, hint='kind = "rpc", or drop tracker, server and key')
+    if runner.tracker and runner.server:
+        message = f"{file}: 'runner.tracker' and 'runner.server' exclude each other"
+        raise TargetSpecError(message, hint="a tracker knows many boards, a server is one board")
+    for name in ("tracker", "server"):
+        value = getattr(runner, name)
+        if value:
+            parse_endpoint(value, f"{file}: 'runner.{name}'")
+    return runner
 
 
 def _non_empty(emulator: EmulatorSpec, file: str) -> EmulatorSpec:

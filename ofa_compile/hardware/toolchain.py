@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 
 from ofa_compile.errors import BuildError, MissingDependencyError
 from ofa_compile.hardware.host import host_arch
@@ -82,13 +83,24 @@ def find_linker(target: TargetSpec) -> Toolchain:
     MissingDependencyError
         If it has none; the hint is the line that installs one.
     """
-    for name in target.toolchain.linkers:
-        toolchain = _find_one(name, target.arch)
+    return find_linker_among(target.toolchain.linkers, target.arch, target.name)
+
+
+def find_linker_among(linkers: Sequence[str], arch: str, target: str) -> Toolchain:
+    """Return the first of `linkers` that this machine has for an architecture.
+
+    Raises
+    ------
+    MissingDependencyError
+        If it has none; message and hint name the target.
+    """
+    for name in linkers:
+        toolchain = _find_one(name, arch)
         if toolchain is not None:
             return toolchain
-    names = ", ".join(target.toolchain.linkers) or "nothing ('toolchain.linkers' is empty)"
-    message = f"no compiler that can link for target '{target.name}'; looked for {names}"
-    raise MissingDependencyError(message, hint=_linker_hint(target))
+    names = ", ".join(linkers) or "nothing ('toolchain.linkers' is empty)"
+    message = f"no compiler that can link for target '{target}'; looked for {names}"
+    raise MissingDependencyError(message, hint=_linker_hint(linkers, arch))
 
 
 def find_emulator(target: TargetSpec) -> list[str] | None:
@@ -124,11 +136,11 @@ def install_hint(program: str) -> str:
     return f"sudo apt-get install {package}"
 
 
-def _linker_hint(target: TargetSpec) -> str:
+def _linker_hint(linkers: Sequence[str], arch: str) -> str:
     """Name the system package if one is known, and the pip package where it is allowed."""
-    lines = [install_hint(n) for n in target.toolchain.linkers if n in _DEBIAN_PACKAGES]
-    lines = [line for line in lines if target.arch == host_arch() or "-linux-gnu" in line][:1]
-    if ZIG in target.toolchain.linkers:
+    lines = [install_hint(n) for n in linkers if n in _DEBIAN_PACKAGES]
+    lines = [line for line in lines if arch == host_arch() or "-linux-gnu" in line][:1]
+    if ZIG in linkers:
         lines.append(install_hint(ZIG))
     return ", or: ".join(lines) or "add one to 'toolchain.linkers' in the target's file"
 

@@ -212,13 +212,12 @@ class _Session:
         assert reference is not None  # inside `ready`
         try:
             with self._built(architecture) as runner:
-                figures = dataclasses.asdict(measure_latency(runner, reference))
+                figures: dict[str, Any] = dataclasses.asdict(measure_latency(runner, reference))
+                figures["machine"] = _machine_of(runner)
         except OfaCompileError as error:
             logger.warning("subnet %s failed: %s", architecture.short_hash, error)
             figures = {"status": "failed", "error": f"{type(error).__name__}: {error}"}
-        record = LatencyRecord(
-            architecture=architecture, machine=machine_facts(), **self._common, **figures
-        )
+        record = LatencyRecord(architecture=architecture, **self._common, **figures)
         self.dataset.append(record)
         return record
 
@@ -229,7 +228,7 @@ class _Session:
             architecture=self.reference_architecture,
             role="reference",
             median_ms=self._reference.anchor_ms,
-            machine=machine_facts(),
+            machine=_machine_of(self._reference.runner),
             **self._common,
         )
         self.dataset.append(record)
@@ -256,6 +255,12 @@ class _Session:
             and record.versions.get("code", "") == self.config.code
             and record.architecture.space == self.reference_architecture.space
         )
+
+
+def _machine_of(runner: Runner) -> dict[str, Any]:
+    """Return facts of the machine that a runner runs on: this one, unless it says otherwise."""
+    facts: dict[str, Any] = getattr(runner, "machine_facts", machine_facts)()
+    return facts
 
 
 def _check_failures(done: list[LatencyRecord]) -> None:

@@ -97,7 +97,8 @@ def native_builder(
     """
     if not target.is_native:
         msg = f"this machine cannot run code for {target.name}, so it cannot time it"
-        raise DeviceUnavailableError(msg, hint="an estimate stands in: `search` uses it by itself")
+        hint = "an estimate stands in: `search` uses it by itself; or name a board (runner 'rpc')"
+        raise DeviceUnavailableError(msg, hint=hint)
     from ofa_compile.export.onnx_export import export_onnx
 
     def build(architecture: Architecture, folder: Path) -> NativeRunner:

@@ -165,6 +165,17 @@ static int compare(const void *left, const void *right) {
     return (a > b) - (a < b);
 }
 
+/* Write the times in the order of the runs. */
+static int write_times(const options *o, const double *ms) {
+    if (o->times == NULL) return 0;
+    FILE *file = fopen(o->times, "wb");
+    if (file == NULL) return fail(EXIT_INPUT, o->times, strerror(errno));
+    bool is_written = fwrite(ms, sizeof *ms, (size_t)o->repeats, file) == (size_t)o->repeats;
+    if (fclose(file) != 0 || !is_written)
+        return fail(EXIT_INPUT, o->times, "the times cannot be written");
+    return 0;
+}
+
 /* Time runs on a fixed input: the time does not depend on the values. */
 static int benchmark(const options *o) {
     const int64_t *in = OFA_NETWORK.input_shape, *out = OFA_NETWORK.output_shape;
@@ -183,6 +194,7 @@ static int benchmark(const options *o) {
         }
         code = check_session(ofa_session_time(input, output, o->warmup, o->repeats, ms));
     }
+    if (code == 0) code = write_times(o, ms);
     if (code == 0) {
         qsort(ms, (size_t)o->repeats, sizeof *ms, compare);
         report_benchmark(o, ms);

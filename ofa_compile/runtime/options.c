@@ -24,6 +24,7 @@ void print_usage(FILE *file, const char *program) {
             "  --threads N          use N threads (default: as compiled)\n"
             "  --benchmark [REPEATS]  time the network (default %d repeats)\n"
             "  --warmup N           untimed runs before the benchmark (default 10)\n"
+            "  --times FILE         write the benchmark's times as float64 milliseconds\n"
             "  --info               describe the network\n"
             "  --help               show this text\n",
             program, program, program, DEFAULT_REPEATS);
@@ -71,6 +72,7 @@ static int set_value(options *o, const char *program, const char *name, const ch
     const char **text = NULL;
     if (strcmp(name, "--raw") == 0) text = &o->raw;
     if (strcmp(name, "--logits") == 0) text = &o->logits;
+    if (strcmp(name, "--times") == 0) text = &o->times;
     if (text == NULL) return -1;
     if (value == NULL || *value == '\0') return complain(program, name, "wants a file name");
     *text = value;
@@ -132,5 +134,7 @@ int parse_options(options *o, int argc, char **argv) {
         return complain(argv[0], argv[0], "no image given");
     if (o->logits != NULL && o->raw == NULL && o->num_images == 0)
         return complain(argv[0], "--logits", "no image or tensor given");
+    if (o->times != NULL && o->repeats == 0)
+        return complain(argv[0], "--times", "only --benchmark has times");
     return 0;
 }

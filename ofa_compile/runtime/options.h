@@ -11,7 +11,7 @@ enum { EXIT_RUN = 1, EXIT_INPUT = 2, EXIT_NOT_FINITE = 3 };
 typedef struct {
     const char **images;
     int num_images;
-    const char *raw, *logits;
+    const char *raw, *logits, *times;
     int top, threads, warmup; /* threads: 0 means as compiled */
     int repeats; /* 0: no benchmark */
     bool json, info, help;

@@ -195,9 +195,7 @@ def run_block(weights: BlockWeights, x: Activations) -> Activations:
     expand_own, expand = pointwise_layer(weights.expand, weights.expand_norm, x)
     plain = torch.ones(channels), torch.zeros(channels)
     raw = _scaled_depthwise(weights.depthwise, plain)
-    u = kernels.expand_depthwise(
-        x.calibration, expand_own, raw, activations=(act, "none"), **shape
-    )
+    u = kernels.expand_depthwise(x.calibration, expand_own, raw, activations=(act, "none"), **shape)
     own, folded = _fold_measured(weights.depthwise_norm, u)
     depthwise = _scaled_depthwise(weights.depthwise, folded)
     kernels.normalize_(u, *own, act)
@@ -219,8 +217,6 @@ def run_block(weights: BlockWeights, x: Activations) -> Activations:
     return Activations(calibration, evaluation)
 
 
-def _fold_measured(
-    norm: _Norm, y: Tensor
-) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+def _fold_measured(norm: _Norm, y: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     rows = y.flatten(0, -2)
     return norm.fold_both(*channel_moments(rows), len(rows))

@@ -8,6 +8,7 @@ that of calibrating and evaluating each subnet by itself, up to the rounding of 
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -16,8 +17,8 @@ from torch import Tensor, nn
 from ofa_compile.space import Architecture, MobileNetSpace
 from ofa_compile.supernet import Supernet
 from ofa_compile.supernet.families import MobileNetSupernet
-from ofa_compile.training import block_kernels as kernels
 from ofa_compile.training import batch_norm
+from ofa_compile.training import block_kernels as kernels
 from ofa_compile.training.block_inference import (
     CHUNK_BYTES,
     Activations,
@@ -97,9 +98,7 @@ class PrefixEvaluator:
         # What of each subnet the next one can go on from; -1: not even the stem.
         shared = [
             _common(path, following) if resolution == next_resolution else -1
-            for (resolution, path), (next_resolution, following) in zip(
-                paths, paths[1:], strict=False
-            )
+            for (resolution, path), (next_resolution, following) in itertools.pairwise(paths)
         ]
         kept: list[tuple[int, Activations]] = []  # depth and what reaches it, deepest last
         for i, (architecture, (resolution, path)) in enumerate(zip(ordered, paths, strict=True)):
@@ -120,7 +119,11 @@ class PrefixEvaluator:
             stage, number, kernel_size, ratio = key
             block = self._supernet.blocks[1 + sum(self._space.stage_max_blocks[:stage]) + number]
             self._weights[key] = block_weights(
-                self._space, block, stage, kernel_size, ratio  # type: ignore[arg-type]
+                self._space,
+                block,
+                stage,
+                kernel_size,
+                ratio,  # type: ignore[arg-type]
             )
         return self._weights[key]
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ofa_compile.errors import DataError, DeviceUnavailableError
-from ofa_compile.hardware.target_spec import load_target
+from ofa_compile.hardware.target_spec import TargetSpec, load_target
 from ofa_compile.options import FitLatencyOptions, MeasureOptions, default_workspace
 from ofa_compile.progress import ProgressCallback, no_progress
-from ofa_compile.space import search_space
+from ofa_compile.space import SearchSpace, search_space
 from ofa_compile.workflows.selection import latency_predictor_path
+
+if TYPE_CHECKING:
+    from ofa_compile.measurement.measure import Builder
 
 
 def latency_dataset_path(workspace: Path) -> Path:
@@ -36,32 +41,54 @@ def measure_target(
     Raises
     ------
     DeviceUnavailableError
-        If this machine cannot run the target's code.
+        If neither this machine nor a board can run the target's code.
     """
     target = load_target(options.target)
     space = search_space(options.space)
     path = latency_dataset_path(options.workspace or default_workspace(target.name))
-    if not target.is_native:
+    if target.is_emulated:
         message = f"this machine cannot run code for '{target.name}', so it cannot time it"
-        raise DeviceUnavailableError(message, hint="`search` and `compile` estimate instead")
+        hint = "`search` and `compile` estimate instead; or reach a board: runner.kind = 'rpc'"
+        raise DeviceUnavailableError(message, hint=hint)
 
     from ofa_compile.measurement.dataset import LatencyDataset
     from ofa_compile.measurement.measure import MeasureConfig, measure_subnets
-    from ofa_compile.measurement.native_builder import native_builder
+
+    with _builder(target, space, options.threads) as build:
+        report = measure_subnets(
+            space,
+            target,
+            options.count,
+            build=build,
+            dataset=LatencyDataset(path),
+            resolution=options.resolution,
+            seed=options.seed,
+            config=MeasureConfig(
+                threads=options.threads,
+                pins_core=target.runner.kind != "rpc",
+                code=code_version(),
+            ),
+            progress=progress,
+        )
+    return {"dataset": str(path), "target": target.name, **dataclasses.asdict(report)}
+
+
+@contextlib.contextmanager
+def _builder(target: TargetSpec, space: SearchSpace, threads: int) -> Iterator[Builder]:
+    """Give what builds and runs subnets: on this machine, or on a board held meanwhile."""
     from ofa_compile.supernet import load_supernet
 
-    report = measure_subnets(
-        space,
-        target,
-        options.count,
-        build=native_builder(target, load_supernet(None, space=space), threads=options.threads),
-        dataset=LatencyDataset(path),
-        resolution=options.resolution,
-        seed=options.seed,
-        config=MeasureConfig(threads=options.threads, code=code_version()),
-        progress=progress,
-    )
-    return {"dataset": str(path), "target": target.name, **dataclasses.asdict(report)}
+    if target.runner.kind != "rpc":
+        from ofa_compile.measurement.native_builder import native_builder
+
+        yield native_builder(target, load_supernet(None, space=space), threads=threads)
+        return
+    from ofa_compile.bundle.manifest import describe_target
+    from ofa_compile.measurement.board_builder import board_builder
+    from ofa_compile.remote.program import hold_target_board
+
+    with hold_target_board(describe_target(target)) as board:
+        yield board_builder(target, load_supernet(None, space=space), board, threads=threads)
 
 
 def fit_latency_predictor(

@@ -28,8 +28,6 @@ from ofa_compile.space import Architecture
 from ofa_compile.workflows.subnets import is_embedded
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from ofa_compile.supernet import Supernet
 
 logger = logging.getLogger(__name__)
@@ -62,7 +60,7 @@ def prepared_subnet(
     options: CompileOptions, architecture: Architecture, target: TargetSpec, cache: Cache
 ) -> PreparedSubnet:
     """Take the subnet from the cache, or extract, calibrate, export and run it."""
-    count = num_verification_inputs(architecture.resolution, is_emulated=not target.is_native)
+    count = num_verification_inputs(architecture.resolution, is_emulated=target.is_emulated)
     key = digest(
         _supernet_identity(options),
         architecture.to_json(),
@@ -84,6 +82,7 @@ def prepared_subnet(
 
 def _make_subnet(options: CompileOptions, architecture: Architecture, count: int) -> PreparedSubnet:
     from ofa_compile.export import export_onnx
+    from ofa_compile.supernet import compute_logits
     from ofa_compile.workflows import subnets
 
     supernet = subnets.load_options_supernet(options)
@@ -103,17 +102,8 @@ def _make_subnet(options: CompileOptions, architecture: Architecture, count: int
         weights_hash=supernet.weights_hash,
         calibration="none" if images is None else f"{len(images)} images",
     )
-    reference = Reference(inputs=inputs, logits=torch_logits(module, inputs), input_kind=kind)
+    reference = Reference(inputs=inputs, logits=compute_logits(module, inputs), input_kind=kind)
     return PreparedSubnet(model, reference, facts)
-
-
-def torch_logits(module: nn.Module, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Run PyTorch, one input at a time: the compiled batch is 1."""
-    import torch
-
-    with torch.inference_mode():
-        rows = [module(torch.from_numpy(inputs[i : i + 1])).numpy() for i in range(len(inputs))]
-    return np.concatenate(rows).astype(np.float32)
 
 
 def _verification_inputs(

@@ -130,3 +130,20 @@ def test_dictionary_is_plain_json() -> None:
     document = load_target("arm64").to_dict()
     assert json.loads(json.dumps(document)) == document
     assert document["core"]["vector_bits"] == 128
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ('kind = "estimate"\nkey = "x"', "which has no board to reach"),
+        ('kind = "rpc"\ntracker = "a:1"\nserver = "b:2"', "exclude each other"),
+        ('kind = "rpc"\ntracker = "nonsense"', r"'runner\.tracker' must be HOST:PORT .*'nonsense'"),
+        ('kind = "rpc"\nserver = "host:70000"', r"'runner\.server' must be HOST:PORT"),
+        ('kind = "rpc"\nwait_s = -1', r"'runner\.wait_s' is -1"),
+        ('kind = "rpc"\ntraker = "a:1"', r"unknown key 'runner\.traker'"),
+    ],
+)
+def test_runner_addresses_are_checked(tmp_path: Path, lines: str, message: str) -> None:
+    text = BOARD.replace('kind = "estimate"', lines)
+    with pytest.raises(TargetSpecError, match=message):
+        load_target(write(tmp_path, text))

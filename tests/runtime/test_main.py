@@ -107,6 +107,20 @@ def test_any_number_of_labels_compiles(tmp_path: Path, labels: tuple[str, ...]) 
     assert build_program(tmp_path, labels=labels).run("--info").returncode == 0
 
 
+def test_writes_the_time_of_each_run(tmp_path: Path, program: Program) -> None:
+    path = tmp_path / "times"
+    done = program.run("--benchmark", 5, "--times", path, "--json")
+    figures = json.loads(done.stdout)["benchmark"]
+    times = np.fromfile(path, dtype="<f8")
+    assert times.shape == (5,)
+    assert figures["min_ms"] == pytest.approx(times.min(), abs=1e-6)
+    assert figures["median_ms"] == pytest.approx(np.median(times), abs=1e-6)
+    done = program.run("--benchmark", 5, "--times", tmp_path / "none" / "times")
+    assert (done.returncode, b"No such file" in done.stderr) == (2, True)
+    done = program.run("--info", "--times", path)
+    assert (done.returncode, b"only --benchmark has times" in done.stderr) == (2, True)
+
+
 def test_info(program: Program) -> None:
     assert json.loads(program.run("--info", "--json").stdout) == {
         "version": 'stub "network"',

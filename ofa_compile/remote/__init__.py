@@ -1,0 +1,1 @@
+"""Boards behind TVM RPC: find one, hold it, run programs on it."""
