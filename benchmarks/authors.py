@@ -1,8 +1,8 @@
 """The Once-for-All authors' published predictors, for comparisons only (never shipped).
 
-`AuthorsAccuracy` reads their accuracy predictor for the w1.2 MobileNetV3 space: a predicted
-hold-out top-1, not comparable with published ImageNet accuracy. `PhoneTable` reads their latency
-table of one phone: sums of separately measured blocks.
+Their accuracy predictor for the w1.2 MobileNetV3 space gives a predicted hold-out top-1, which is
+not comparable with published ImageNet accuracy. `PhoneTable` reads their latency table of one
+phone: sums of separately measured blocks.
 """
 
 from __future__ import annotations
@@ -10,70 +10,29 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ofa_compile.predictors.accuracy import AccuracyPredictor
 from ofa_compile.predictors.slot_tables import SlotTables
 from ofa_compile.space.architecture import Architecture
 from ofa_compile.space.layer_spec import LayerSpec
 from ofa_compile.space.registry import search_space
-from ofa_compile.space.search_space import ABSENT, SearchSpace
+from ofa_compile.space.search_space import SearchSpace
 
 SPACE = "ofa_mbv3_d234_e346_k357_w1.2"
 # The resolutions whose input weights look trained, and for which the phone table exists.
 RESOLUTIONS = (160, 176, 192, 208, 224)
 
 
-class AuthorsAccuracy:
-    """The authors' accuracy predictor: 128 inputs, three hidden layers of 400."""
+def authors_accuracy(folder: Path) -> AccuracyPredictor:
+    """Return the authors' accuracy predictor, converted to one of ours."""
+    from ofa_compile.predictors.accuracy_import import import_authors_predictor
 
-    resolutions = RESOLUTIONS
-
-    def __init__(self, path: Path) -> None:
-        import torch
-
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        self._layers = [
-            (state[f"{i}.weight"].numpy().T.copy(), state[f"{i}.bias"].numpy())
-            for i in (0, 2, 4, 6)
-        ]
-        self._space = search_space(SPACE)
-        self._columns = self._input_columns()
-
-    def predict(self, architectures: Sequence[Architecture]) -> NDArray[np.float64]:
-        """Return the predicted hold-out top-1 fraction of each architecture."""
-        return self.predict_indices(self._space, self._space.indices(architectures))
-
-    def predict_indices(
-        self, space: SearchSpace, indices: NDArray[np.int64]
-    ) -> NDArray[np.float64]:
-        """Do the same for architectures given as choice indices."""
-        assert space.name == SPACE
-        values = np.zeros((len(indices), 128), dtype=np.float32)
-        rows = np.arange(len(indices))
-        for gene, offset in self._columns.items():
-            present = indices[:, gene] != ABSENT
-            values[rows[present], offset + indices[present, gene]] = 1.0
-        sizes = np.array(self._space.resolutions)[indices[:, 0]]
-        values[rows, 120 + (sizes - 112) // 16] = 1.0
-        for number, (weight, bias) in enumerate(self._layers):
-            values = values @ weight + bias
-            if number < 3:
-                np.maximum(values, 0.0, out=values)
-        return values[:, 0].astype(np.float64)
-
-    def _input_columns(self) -> dict[int, int]:
-        """Return the first input of each block gene: kernel sizes, then expand ratios."""
-        columns = {}
-        for column, gene in enumerate(self._space.genes):
-            if gene.slot >= 0:
-                base = 0 if gene.name.startswith("kernel_size") else 60
-                columns[column] = base + 3 * (4 * gene.stage + gene.slot)
-        return columns
+    return import_authors_predictor(folder / "acc_predictor.pth", search_space(SPACE))
 
 
 class PhoneTable:
@@ -83,12 +42,16 @@ class PhoneTable:
     resolutions = RESOLUTIONS
 
     def __init__(self, folder: Path) -> None:
-        # One table per resolution: the same small layer was measured anew for each.
         self._space = search_space(SPACE)
-        self._tables = {}
+        self._means: dict[str, float] = {}
+        self._tables = SlotTables(self._space, lambda layers: _slot_row(self._means, layers), 1)
+        smallest = self._space.indices([self._space.smallest()])
         for size in RESOLUTIONS:
-            means = _read_table(folder / f"note10_{size}.yaml")
-            self._tables[size] = SlotTables(self._space, partial(_slot_row, means), 1)
+            # One file per resolution, where even equal layers were measured anew: asking for a
+            # resolution fills its part of the tables from the file that is loaded then.
+            self._means = _read_table(folder / f"note10_{size}.yaml")
+            smallest[0, 0] = self._space.resolutions.index(size)
+            self._tables.total(smallest)
 
     def predict(self, architectures: Sequence[Architecture]) -> NDArray[np.float64]:
         """Return the sum of the table's entries for each architecture."""
@@ -97,13 +60,9 @@ class PhoneTable:
     def predict_indices(
         self, space: SearchSpace, indices: NDArray[np.int64]
     ) -> NDArray[np.float64]:
-        """Do the same for architectures given as choice indices."""
+        """Do the same for architectures given as choice indices, at `RESOLUTIONS` only."""
         assert space.name == SPACE
-        total = np.full(len(indices), np.nan)
-        for size, tables in self._tables.items():
-            rows = indices[:, 0] == self._space.resolutions.index(size)
-            total[rows] = tables.total(indices[rows])[:, 0]
-        return total
+        return self._tables.total(indices)[:, 0]
 
 
 def published_subnets(path: Path, network: str = "MobileNetV3") -> list[dict[str, Any]]:

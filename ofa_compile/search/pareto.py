@@ -28,12 +28,16 @@ def non_dominated_mask(objectives: Objectives) -> NDArray[np.bool_]:
     return keep
 
 
-def non_dominated_sort(objectives: Objectives) -> NDArray[np.int64]:
-    """Return the rank of every point: 0 is the front, 1 the front of the rest, and so on."""
+def non_dominated_sort(objectives: Objectives, count: int | None = None) -> NDArray[np.int64]:
+    """Return the rank of every point: 0 is the front, 1 the front of the rest, and so on.
+
+    With two objectives and `count`, ranking stops once so many points have a rank; the rest share
+    the one that follows.
+    """
     points = _checked(objectives)
     ranks = np.full(len(points), -1, dtype=np.int64)
     if points.shape[1] == 2:
-        return _non_dominated_sort_2d(points, ranks)
+        return _non_dominated_sort_2d(points, ranks, len(points) if count is None else count)
     dominates = _dominates(points, points)
     num_dominators = dominates.sum(axis=0)
     rank = 0
@@ -159,15 +163,18 @@ def _non_dominated_mask_2d(points: Objectives) -> NDArray[np.bool_]:
     return mask
 
 
-def _non_dominated_sort_2d(points: Objectives, ranks: NDArray[np.int64]) -> NDArray[np.int64]:
+def _non_dominated_sort_2d(
+    points: Objectives, ranks: NDArray[np.int64], count: int
+) -> NDArray[np.int64]:
     """Peel one front after another; each peel is a single sorted pass over what is left."""
     order = np.lexsort((points[:, 1], points[:, 0]))
     rank = 0
-    while len(order):
+    while len(points) - len(order) < min(count, len(points)):
         front = _non_dominated_mask_2d(points[order])
         ranks[order[front]] = rank
         order = order[~front]
         rank += 1
+    ranks[order] = rank
     return ranks
 
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ofa_compile.errors import ArchitectureError
+from ofa_compile.errors import ArchitectureError, ConfigError
 from ofa_compile.predictors.cost_tables import CostTables
-from ofa_compile.search.constraints import Limits
+from ofa_compile.search.constraints import LATENCY, Limits, latency_figure, option_name
 from ofa_compile.space.architecture import Architecture
-from ofa_compile.space.search_space import ABSENT, SearchSpace
+from ofa_compile.space.search_space import SearchSpace
 
 Indices = NDArray[np.int64]
 Figures = dict[str, NDArray[np.float64]]
@@ -52,7 +52,8 @@ class SearchProblem:
     accuracy
         Predictor of the top-1 fraction; more is better.
     latency
-        Predictor or estimator of milliseconds, if latency matters.
+        Predictor or estimator of milliseconds, if latency matters; or one for each of several
+        targets, by name. The front is drawn for the first of them.
     limits
         Upper limits on the figures.
     resolution
@@ -61,7 +62,9 @@ class SearchProblem:
     Raises
     ------
     ArchitectureError
-        If no resolution is left that the space and both predictors cover.
+        If no resolution is left that the space and all predictors cover.
+    ConfigError
+        If a latency is limited that nothing predicts.
     """
 
     def __init__(
@@ -69,45 +72,75 @@ class SearchProblem:
         space: SearchSpace,
         *,
         accuracy: Predictor,
-        latency: Predictor | None = None,
+        latency: Predictor | Mapping[str, Predictor] | None = None,
         limits: Limits | None = None,
         resolution: int | None = None,
     ) -> None:
         self.space = space
         self.limits = limits or Limits()
         self.accuracy = accuracy
-        self.latency = latency
-        self.latency_kind: LatencyKind | None = None
-        if latency is not None:
-            self.latency_kind = getattr(latency, "kind", "measurement")
+        self.latencies: dict[str, Predictor] = {}
+        if isinstance(latency, Mapping):
+            self.latencies = {latency_figure(name): each for name, each in latency.items()}
+        elif latency is not None:
+            self.latencies = {LATENCY: latency}
         self.costs = CostTables(space)
         self.num_evaluated = 0
         self.choice_counts = np.array([len(gene.choices) for gene in space.genes], dtype=np.int64)
         self.resolution_choices = self._resolution_choices(resolution)
         self.cost_name = self._choose_cost()
+        others = [name for name in self.limits.active if name != self.cost_name]
+        self.figure_names = (self.cost_name, *others)
+        self._check_latencies()
+        # Odd multipliers of all 64 bits: rows that differ get different keys.
+        draws = np.random.default_rng(0).integers(0, 2**63, len(self.choice_counts))
+        self._multipliers = (2 * draws + 1).astype(np.uint64)
 
     def figure(self, name: str, indices: Indices) -> NDArray[np.float64]:
         """Return one figure of each row of choice indices, of shape (n,)."""
         if name == "accuracy":
             return self._predicted(self.accuracy, indices)
-        if name == "latency_ms":
-            if self.latency is None:
-                msg = "max_latency_ms needs a latency predictor or estimator"
-                raise ArchitectureError(msg, hint="pass latency=..., or limit MACs instead")
-            return self._predicted(self.latency, indices)
+        if name in self.latencies:
+            return self._predicted(self.latencies[name], indices)
         return self.costs.figure(name, indices)
 
     def score(self, indices: Indices) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return objectives to minimise, of shape (n, 2), and violations, of shape (n,).
+        """Return values, of shape (n, 1 + figures), and violations, of shape (n,).
 
-        The objectives are the negated accuracy and the cost.
+        The first two columns are the objectives, to be minimised: negated accuracy and cost. The
+        other limited figures follow, in the order of `figure_names`.
         """
-        names = {self.cost_name, *self.limits.active}
-        figures = {name: self.figure(name, indices) for name in names}
-        accuracy = self.figure("accuracy", indices)
+        figures = [self.figure(name, indices) for name in self.figure_names]
+        values = np.stack([-self.figure("accuracy", indices), *figures], axis=1)
         self.num_evaluated += len(indices)
-        objectives = np.stack([-accuracy, figures[self.cost_name]], axis=1)
-        return objectives, self.limits.violation(figures)
+        return values, self.violation(values)
+
+    def violation(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return by how much values as `score` gives them exceed the limits, of shape (n,)."""
+        if not self.limits.active:
+            return np.zeros(len(values))
+        columns = zip(self.figure_names, values.T[1:], strict=True)
+        return self.limits.violation(dict(columns))
+
+    def latency_kind(self, figure: str) -> LatencyKind:
+        """Tell whether a latency stems from measurements or is an estimate."""
+        kind: LatencyKind = getattr(self.latencies[figure], "kind", "measurement")
+        return kind
+
+    def keys(self, genotypes: Indices) -> NDArray[np.uint64]:
+        """Return a number for each genotype that equal architectures share, and others do not.
+
+        Two others coincide with a chance of 2**-63.
+        """
+        expressed = self.space.mark_absent(genotypes) + 1
+        mixed = expressed.astype(np.uint64) * self._multipliers
+        keys: NDArray[np.uint64] = mixed.sum(axis=1, dtype=np.uint64)
+        return keys
+
+    def distinct(self, genotypes: Indices) -> NDArray[np.int64]:
+        """Return the positions of genotypes with different architectures, in order."""
+        _, first = np.unique(self.keys(genotypes), return_index=True)
+        return np.sort(first)
 
     def sample(self, rng: np.random.Generator, count: int) -> Indices:
         """Draw `count` full genotypes, of shape (count, genes); nothing in them is absent."""
@@ -154,15 +187,30 @@ class SearchProblem:
 
     def _choose_cost(self) -> str:
         """Return the figure that the front trades accuracy against."""
-        if self.latency is not None:
-            return "latency_ms"
+        if self.latencies:
+            return next(iter(self.latencies))
         limited = [name for name in self.limits.active if name != "latency_ms"]
         return limited[0] if len(limited) == 1 else "macs"
+
+    def _check_latencies(self) -> None:
+        """Refuse a limit on a latency that nothing predicts."""
+        unknown = [
+            name
+            for name in self.limits.active
+            if name.startswith(LATENCY) and name not in self.latencies
+        ]
+        if unknown:
+            known = ", ".join(name.partition("@")[2] or "the only one" for name in self.latencies)
+            msg = (
+                f"{' and '.join(map(option_name, unknown))} needs a latency predictor or "
+                f"estimator; there are: {known or 'none'}"
+            )
+            raise ConfigError(msg, hint="pass latency=..., or limit MACs instead")
 
     def _resolution_choices(self, resolution: int | None) -> Indices:
         """Return the choice indices of the resolutions that may be searched."""
         allowed = set(self.space.resolutions)
-        for predictor in (self.accuracy, self.latency):
+        for predictor in (self.accuracy, *self.latencies.values()):
             covered = getattr(predictor, "resolutions", None)
             if covered is not None:
                 allowed &= set(covered)
@@ -180,29 +228,6 @@ class SearchProblem:
             raise ArchitectureError(msg, hint="fit both predictors on a shared resolution")
         choices = [i for i, value in enumerate(self.space.resolutions) if value in allowed]
         return np.array(choices, dtype=np.int64)
-
-
-def neighbours(problem: SearchProblem, genotypes: Indices) -> Indices:
-    """Return every genotype that differs in one gene which its architecture expresses."""
-    expressed = problem.space.mark_absent(genotypes) != ABSENT
-    moved = []
-    for gene, count in enumerate(problem.choice_counts):
-        choices = problem.resolution_choices if gene == 0 else np.arange(count)
-        bearers = genotypes[expressed[:, gene]]
-        for choice in choices:
-            rows = bearers[bearers[:, gene] != choice]
-            copy = rows.copy()
-            copy[:, gene] = choice
-            moved.append(copy)
-    return np.concatenate(moved)
-
-
-def distinct_rows(problem: SearchProblem, genotypes: Indices) -> NDArray[np.int64]:
-    """Return the positions of genotypes with different architectures, in order."""
-    expressed = problem.space.mark_absent(genotypes).astype(np.int8)
-    keys = np.ascontiguousarray(expressed).view(np.dtype((np.void, expressed.shape[1])))
-    _, first = np.unique(keys.ravel(), return_index=True)
-    return np.sort(first)
 
 
 def _group(name: str) -> str:

@@ -3,30 +3,42 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
-from ofa_compile.errors import ConfigError, InfeasibleConstraintError
-from ofa_compile.search.constraints import Limits, format_figure, option_name
-from ofa_compile.search.evolution import (
-    EvolutionConfig,
-    Progress,
-    Scored,
-    descend,
-    evolve_best,
-    evolve_front,
-    lowest,
-)
+from ofa_compile.search.best import evolve_best
+from ofa_compile.search.config import BEST_CONFIG, EvolutionConfig, Progress
+from ofa_compile.search.constraints import LATENCY, Limits
+from ofa_compile.search.front import evolve_front
 from ofa_compile.search.pareto import knee_index, non_dominated_mask, thin_front
+from ofa_compile.search.population import Scored
 from ofa_compile.search.problem import Indices, LatencyKind, Predictor, SearchProblem
+from ofa_compile.search.reach import check_feasible, no_joint_solution
 from ofa_compile.space.architecture import Architecture
 from ofa_compile.space.search_space import SearchSpace
 
-# Half of a large population has children: the paper's 100 members and quarter spread over 0.5
-# points between seeds with the authors' w1.2 accuracy predictor, this over 0.15.
-_BEST_CONFIG = EvolutionConfig(population=512, generations=70, parent_share=0.5, max_sweeps=8)
+
+@dataclass(frozen=True, kw_only=True)
+class Latency:
+    """What is known about an architecture's latency on one target.
+
+    Attributes
+    ----------
+    ms, kind
+        Predicted from measurements, or estimated.
+    relative_std
+        Standard deviation to expect of it, as a fraction; None if the predictor does not say.
+    statistic
+        What is predicted of single runs: "median" or "p95".
+    """
+
+    ms: float
+    kind: LatencyKind
+    relative_std: float | None = None
+    statistic: str = "median"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,30 +49,49 @@ class Candidate:
     ----------
     architecture
         The subnet.
-    accuracy
-        Predicted top-1 fraction.
-    latency_ms, latency_kind
-        Predicted from measurements, or estimated; None without a latency predictor.
-    macs, size_bytes, activation_bytes
+    accuracy, accuracy_std
+        Predicted top-1 fraction, and how far the predictor's members differ; None if it has one.
+    latencies
+        By target; the name is empty where the only predictor was given without one.
+    macs, num_parameters, size_bytes, activation_bytes
         Exact, from the architecture.
     """
 
     architecture: Architecture
     accuracy: float
-    latency_ms: float | None
-    latency_kind: LatencyKind | None
+    accuracy_std: float | None = None
+    latencies: Mapping[str, Latency] = field(default_factory=dict)
     macs: int
+    num_parameters: int
     size_bytes: int
     activation_bytes: int
+
+    @property
+    def latency(self) -> Latency | None:
+        """The latency on the first target, which the front is drawn for."""
+        return next(iter(self.latencies.values()), None)
+
+    @property
+    def latency_ms(self) -> float | None:
+        """Milliseconds on the first target."""
+        return None if self.latency is None else self.latency.ms
+
+    @property
+    def latency_kind(self) -> LatencyKind | None:
+        """What those are."""
+        return None if self.latency is None else self.latency.kind
 
     def to_dict(self) -> dict[str, Any]:
         """Return the candidate as JSON values."""
         return {
             "architecture": self.architecture.to_dict(),
             "accuracy": self.accuracy,
+            "accuracy_std": self.accuracy_std,
             "latency_ms": self.latency_ms,
             "latency_kind": self.latency_kind,
+            "latencies": {name: asdict(latency) for name, latency in self.latencies.items()},
             "macs": self.macs,
+            "num_parameters": self.num_parameters,
             "size_bytes": self.size_bytes,
             "activation_bytes": self.activation_bytes,
         }
@@ -79,7 +110,7 @@ class SearchResult:
     knee
         The candidate of the front with the best trade.
     cost_name
-        The figure that the front trades accuracy against.
+        The figure that the front trades accuracy against; "latency_ms@NAME" is that of a target.
     num_evaluated, seconds
         Architectures scored, and how long everything took.
     """
@@ -96,9 +127,10 @@ def search(
     space: SearchSpace,
     *,
     accuracy: Predictor,
-    latency: Predictor | None = None,
-    max_latency_ms: float | None = None,
+    latency: Predictor | Mapping[str, Predictor] | None = None,
+    max_latency_ms: float | Mapping[str, float] | None = None,
     max_macs: float | None = None,
+    max_parameters: float | None = None,
     max_size_bytes: float | None = None,
     max_activation_bytes: float | None = None,
     resolution: int | None = None,
@@ -118,9 +150,10 @@ def search(
         Predictor of the top-1 fraction.
     latency
         Predictor (from measurements) or estimator of milliseconds. Without it the front trades
-        accuracy against the one limited figure, else against MACs.
-    max_latency_ms, max_macs, max_size_bytes, max_activation_bytes
-        Upper limits, in any combination.
+        accuracy against the one limited figure, else against MACs. Several targets: a predictor
+        for each, by name; the front is drawn for the first.
+    max_latency_ms, max_macs, max_parameters, max_size_bytes, max_activation_bytes
+        Upper limits, in any combination; that on latency by name for several targets.
     resolution
         Search at this resolution only.
     seed
@@ -145,61 +178,22 @@ def search(
     limits = Limits(
         max_latency_ms=max_latency_ms,
         max_macs=max_macs,
+        max_parameters=max_parameters,
         max_size_bytes=max_size_bytes,
         max_activation_bytes=max_activation_bytes,
     )
-    if max_latency_ms is not None and latency is None:
-        msg = "max_latency_ms needs a latency predictor or estimator, and there is none"
-        raise ConfigError(msg, hint="pass latency=..., or limit MACs instead")
     problem = SearchProblem(
         space, accuracy=accuracy, latency=latency, limits=limits, resolution=resolution
     )
     rng = np.random.default_rng(seed)
-    _check_feasible(problem)
+    check_feasible(problem)
     archive = evolve_front(problem, rng, config, progress)
     # On its own, not from the front: two searches seldom end in the same local optimum.
-    best = evolve_best(problem, rng, best_config or _BEST_CONFIG)
+    best = evolve_best(problem, rng, best_config or BEST_CONFIG)
     archive = archive.join(best.take(best.violations == 0))
     if not len(archive):
-        raise _no_joint_solution(problem)
+        raise no_joint_solution(problem)
     return _result(problem, archive, front_size, started)
-
-
-def _check_feasible(problem: SearchProblem) -> None:
-    """Compare each limit with the least value that the space can reach."""
-    for figure, bound in problem.limits.active.items():
-        genotype, least = lowest(problem, figure)
-        if least > bound:
-            nearest = problem.architectures(genotype)[0].to_json()
-            msg = (
-                f"no architecture of {problem.space.name} meets {option_name(figure)} = "
-                f"{format_figure(figure, bound)}; the least reachable is "
-                f"{format_figure(figure, least)}"
-            )
-            raise InfeasibleConstraintError(msg, hint=f"it is reached by {nearest}")
-
-
-def _no_joint_solution(problem: SearchProblem) -> InfeasibleConstraintError:
-    """Describe the architecture that comes nearest to meeting all limits at once."""
-
-    def violation(genotypes: Indices) -> np.ndarray[Any, np.dtype[np.float64]]:
-        rows = problem.space.mark_absent(genotypes)
-        figures = {name: problem.figure(name, rows) for name in problem.limits.active}
-        return problem.limits.violation(figures)
-
-    genotype, _ = descend(problem, problem.uniform_rows(), violation)
-    row = problem.space.mark_absent(genotype)
-    parts = []
-    for figure, bound in problem.limits.active.items():
-        value = float(problem.figure(figure, row)[0])
-        verdict = "met" if value <= bound else "exceeded"
-        parts.append(f"{option_name(figure)}: {format_figure(figure, value)} ({verdict})")
-    nearest = problem.architectures(row)[0].to_json()
-    msg = (
-        f"no architecture of {problem.space.name} was found that meets all limits at once; "
-        f"the nearest one has {', '.join(parts)}"
-    )
-    return InfeasibleConstraintError(msg, hint=f"it is {nearest}")
 
 
 def _result(
@@ -225,20 +219,51 @@ def _result(
 
 def describe(problem: SearchProblem, indices: Indices) -> list[Candidate]:
     """Return a candidate for each row of choice indices."""
+    architectures = problem.architectures(indices)
     costs = problem.costs.costs(indices)
     accuracy = problem.figure("accuracy", indices)
-    latency: list[float | None] = [None] * len(indices)
-    if problem.latency is not None:
-        latency = problem.figure("latency_ms", indices).tolist()
+    spread = _uncertainty(problem.accuracy, architectures)
+    latencies = {
+        figure.removeprefix(LATENCY).removeprefix("@"): _latencies(
+            problem, figure, architectures, indices
+        )
+        for figure in problem.latencies
+    }
     return [
         Candidate(
             architecture=architecture,
             accuracy=float(accuracy[row]),
-            latency_ms=latency[row],
-            latency_kind=problem.latency_kind,
+            accuracy_std=spread[row],
+            latencies={name: column[row] for name, column in latencies.items()},
             macs=int(costs.macs[row]),
+            num_parameters=int(costs.num_parameters[row]),
             size_bytes=int(costs.size_bytes[row]),
             activation_bytes=int(costs.activation_bytes[row]),
         )
-        for row, architecture in enumerate(problem.architectures(indices))
+        for row, architecture in enumerate(architectures)
     ]
+
+
+def _latencies(
+    problem: SearchProblem, figure: str, architectures: Sequence[Architecture], indices: Indices
+) -> list[Latency]:
+    """Return each architecture's latency on one target."""
+    predictor = problem.latencies[figure]
+    spread = _uncertainty(predictor, architectures)
+    statistic = getattr(predictor, "statistic", "median")
+    kind = problem.latency_kind(figure)
+    return [
+        Latency(ms=ms, kind=kind, relative_std=spread[row], statistic=statistic)
+        for row, ms in enumerate(problem.figure(figure, indices).tolist())
+    ]
+
+
+def _uncertainty(
+    predictor: Predictor, architectures: Sequence[Architecture]
+) -> Sequence[float | None]:
+    """Ask a predictor how sure it is; None for each architecture where it does not say."""
+    ask = getattr(predictor, "uncertainty", None)
+    if ask is None:
+        return [None] * len(architectures)
+    values: list[float] = np.asarray(ask(architectures), dtype=np.float64).tolist()
+    return values

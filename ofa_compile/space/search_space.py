@@ -136,8 +136,11 @@ class SearchSpace(ABC):
         return tuple({value: i for i, value in enumerate(gene.choices)} for gene in self.genes)
 
     @cached_property
-    def _block_genes(self) -> list[int]:
-        return [i for i, gene in enumerate(self.genes) if gene.slot >= 0]
+    def _optional_genes(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Columns of the genes that can be absent, with their stages and slots."""
+        found = [(i, gene.stage, gene.slot) for i, gene in enumerate(self.genes) if gene.optional]
+        columns, stages, slots = np.array(found, dtype=np.int64).reshape(-1, 3).T
+        return columns, stages, slots
 
     @cached_property
     def _first_depth_gene(self) -> int:
@@ -202,11 +205,9 @@ class SearchSpace(ABC):
     def mark_absent(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return a copy with `ABSENT` at the genes of blocks beyond each stage's depth."""
         marked = indices.copy()
-        active = self.num_active_blocks(indices)
-        for column in self._block_genes:
-            gene = self.genes[column]
-            if gene.optional:
-                marked[gene.slot >= active[:, gene.stage], column] = ABSENT
+        columns, stages, slots = self._optional_genes
+        active = self.num_active_blocks(indices)[:, stages]
+        marked[:, columns] = np.where(active <= slots, ABSENT, indices[:, columns])
         return marked
 
     def num_active_blocks(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -77,7 +77,7 @@ def search_subnets(
     **sizes: int | None,
 ) -> SearchResult:
     """Search a space under limits with the predictors that belong to a target."""
-    from ofa_compile.search.evolution import EvolutionConfig
+    from ofa_compile.search.config import EvolutionConfig
     from ofa_compile.search.search import search
 
     accuracy = load_accuracy_predictor(space, limits.accuracy_predictor)

@@ -3,13 +3,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ofa_compile.errors import ArchitectureError
+from ofa_compile.errors import ArchitectureError, ConfigError
 from ofa_compile.search.constraints import Limits
-from ofa_compile.search.problem import SearchProblem, distinct_rows, neighbours
+from ofa_compile.search.moves import Moves
+from ofa_compile.search.problem import SearchProblem
 from ofa_compile.space import cost
 from ofa_compile.space.mobilenet import MobileNetSpace
 from ofa_compile.space.registry import search_space, search_spaces
-from ofa_compile.space.search_space import ABSENT
 
 
 class Slow:
@@ -38,11 +38,11 @@ def test_every_kind_of_predictor_is_asked_rightly() -> None:
     problem = SearchProblem(SPACE, accuracy=Encoded(), latency=Slow())
     np.testing.assert_allclose(problem.figure("latency_ms", rows), sizes)
     np.testing.assert_allclose(problem.figure("accuracy", rows), len(SPACE.genes))
-    objectives, violations = problem.score(rows)
-    np.testing.assert_allclose(objectives[:, 1], sizes)
+    values, violations = problem.score(rows)
+    np.testing.assert_allclose(values[:, 1], sizes)
     assert not violations.any()
     assert problem.num_evaluated == 9
-    assert problem.latency_kind == "measurement"
+    assert problem.latency_kind("latency_ms") == "measurement"
 
 
 def test_cost_is_latency_or_the_one_limit_or_macs() -> None:
@@ -59,11 +59,11 @@ def test_cost_is_latency_or_the_one_limit_or_macs() -> None:
 def test_resolutions_are_those_that_all_sides_know() -> None:
     problem = SearchProblem(SPACE, accuracy=Slow(), latency=Narrow())
     assert [SPACE.resolutions[i] for i in problem.resolution_choices] == [28, 32]
-    assert problem.latency_kind == "estimate"
+    assert problem.latency_kind("latency_ms") == "estimate"
     rows = problem.sample(np.random.default_rng(0), 50)
     assert set(rows[:, 0]) == set(problem.resolution_choices)
     one = SearchProblem(SPACE, accuracy=Slow(), resolution=24)
-    assert set(neighbours(one, one.sample(np.random.default_rng(0), 3))[:, 0]) == {0}
+    assert set(Moves(one).apply(one.sample(np.random.default_rng(0), 3))[2][:, 0]) == {0}
     with pytest.raises(ArchitectureError, match="at resolution 24; space and predictors cover 28"):
         SearchProblem(SPACE, accuracy=Slow(), latency=Narrow(), resolution=24)
 
@@ -87,18 +87,31 @@ def test_uniform_rows_hold_smallest_and_largest(name: str) -> None:
         space.validate(architecture)
 
 
-def test_neighbours_are_all_single_changes(tiny_space: MobileNetSpace) -> None:
-    problem = SearchProblem(tiny_space, accuracy=Slow())
-    row = tiny_space.mark_absent(problem.sample(np.random.default_rng(1), 1))
-    full = np.where(row == ABSENT, 0, row)
-    moves = neighbours(problem, full)
-    assert len(moves) == sum(
-        len(gene.choices) - 1
-        for gene, value in zip(tiny_space.genes, row[0], strict=True)
-        if value != ABSENT
+def test_latency_limits_need_their_predictor() -> None:
+    with pytest.raises(ConfigError, match=r"max_latency_ms needs .*there are: none"):
+        SearchProblem(SPACE, accuracy=Slow(), limits=Limits(max_latency_ms=1.0))
+    with pytest.raises(ConfigError, match=r"max_latency_ms for b needs .*there are: a"):
+        SearchProblem(
+            SPACE, accuracy=Slow(), latency={"a": Slow()}, limits=Limits(max_latency_ms={"b": 1.0})
+        )
+
+
+def test_several_targets_are_figures_of_their_own() -> None:
+    class Half(Slow):
+        def predict(self, architectures: object) -> np.ndarray:
+            return super().predict(architectures) / 2
+
+    limits = Limits(max_latency_ms={"b": 0.14}, max_macs=1e12)
+    problem = SearchProblem(
+        SPACE, accuracy=Slow(), latency={"a": Slow(), "b": Half()}, limits=limits
     )
-    assert ((moves != full).sum(axis=1) == 1).all()
-    assert len(np.unique(moves, axis=0)) == len(moves)
+    assert problem.figure_names == ("latency_ms@a", "latency_ms@b", "macs")
+    rows = problem.sample(np.random.default_rng(0), 30)
+    values, violations = problem.score(rows)
+    sizes = np.array(SPACE.resolutions)[rows[:, 0]]
+    np.testing.assert_allclose(values[:, 1], sizes / 100)
+    np.testing.assert_allclose(values[:, 2], sizes / 200)
+    np.testing.assert_array_equal(violations > 0, sizes > 28)
 
 
 def test_distinct_rows_ignore_what_is_not_expressed(tiny_space: MobileNetSpace) -> None:
@@ -110,13 +123,13 @@ def test_distinct_rows_ignore_what_is_not_expressed(tiny_space: MobileNetSpace) 
     loud = smallest.copy()
     loud[0, names.index("kernel_size.0.0")] = 1
     rows = np.concatenate([smallest, silent, loud, smallest])
-    assert distinct_rows(problem, rows).tolist() == [0, 2]
+    assert problem.distinct(rows).tolist() == [0, 2]
 
 
 def test_exact_costs(tiny_space: MobileNetSpace) -> None:
     problem = SearchProblem(tiny_space, accuracy=Slow(), limits=Limits(max_macs=1.0))
     row = tiny_space.indices([tiny_space.largest()])
-    objectives, violations = problem.score(row)
+    values, violations = problem.score(row)
     macs = cost.macs(tiny_space.largest(), space=tiny_space)
-    assert objectives[0, 1] == macs
+    assert values[0, 1] == macs
     assert violations[0] == macs - 1

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import subprocess
@@ -12,17 +13,25 @@ from ofa_compile.errors import ArchitectureError, ConfigError, InfeasibleConstra
 from ofa_compile.hardware.target_spec import load_target
 from ofa_compile.predictors.cost_tables import CostTables
 from ofa_compile.predictors.estimate import LatencyEstimator
-from ofa_compile.search.evolution import EvolutionConfig, evolve_best, evolve_front, lowest
+from ofa_compile.search.best import evolve_best
+from ofa_compile.search.config import PAPER_CONFIG, EvolutionConfig
+from ofa_compile.search.front import evolve_front
 from ofa_compile.search.pareto import hypervolume, non_dominated_mask
 from ofa_compile.search.problem import SearchProblem
+from ofa_compile.search.reach import lowest
 from ofa_compile.search.search import search
 from ofa_compile.space import cost
 from ofa_compile.space.architecture import Architecture
 from ofa_compile.space.mobilenet import MobileNetSpace
 from ofa_compile.space.registry import search_space
 
-QUICK = EvolutionConfig(population=64, generations=20, polish_size=24, max_sweeps=8)
-QUICK_BEST = EvolutionConfig(population=64, generations=10, max_sweeps=2)
+QUICK = EvolutionConfig(
+    population=64, generations=4, sweep_size=8, num_pairs=16, max_evaluations=2600
+)
+QUICK_BEST = EvolutionConfig(
+    population=64, generations=4, islands=2, sweep_size=4, num_pairs=16, max_evaluations=1300
+)
+FAST = {"config": QUICK, "best_config": QUICK_BEST}
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +46,7 @@ def test_the_tiny_space_is_enumerated(tiny_space: MobileNetSpace, all_rows: np.n
 
 @pytest.mark.parametrize("seed", range(3))
 def test_front_equals_the_true_front(tiny_space, accuracy, truth, seed) -> None:  # type: ignore[no-untyped-def]
-    result = search(tiny_space, accuracy=accuracy, seed=seed, config=QUICK, best_config=QUICK_BEST)
+    result = search(tiny_space, accuracy=accuracy, seed=seed, **FAST)
     scores, costs = truth
     points = np.stack([-scores, costs.macs], axis=1)
     corner = points.max(axis=0)
@@ -61,7 +70,7 @@ def test_best_under_several_limits_is_the_true_best(tiny_space, accuracy, truth,
         & (costs.size_bytes <= limits["max_size_bytes"])
         & (costs.activation_bytes <= limits["max_activation_bytes"])
     )
-    result = search(tiny_space, accuracy=accuracy, config=QUICK, **limits)
+    result = search(tiny_space, accuracy=accuracy, **FAST, **limits)
     assert result.best.accuracy == pytest.approx(scores[feasible].max())
     for item in result.front:
         assert item.macs <= limits["max_macs"]
@@ -71,7 +80,7 @@ def test_best_under_several_limits_is_the_true_best(tiny_space, accuracy, truth,
 
 def test_result_is_consistent(tiny_space: MobileNetSpace, accuracy: object) -> None:
     latency = _Macs(tiny_space)
-    result = search(tiny_space, accuracy=accuracy, latency=latency, config=QUICK, front_size=20)  # type: ignore[arg-type]
+    result = search(tiny_space, accuracy=accuracy, latency=latency, **FAST, front_size=20)  # type: ignore[arg-type]
     assert result.cost_name == "latency_ms"
     assert 3 <= len(result.front) <= 20
     assert result.best is result.front[-1]
@@ -93,7 +102,7 @@ def test_result_is_consistent(tiny_space: MobileNetSpace, accuracy: object) -> N
 
 def test_same_seed_same_result(tiny_space: MobileNetSpace, accuracy: object) -> None:
     first, second = (
-        search(tiny_space, accuracy=accuracy, seed=7, config=QUICK)
+        search(tiny_space, accuracy=accuracy, seed=7, **FAST)
         for _ in range(2)  # type: ignore[arg-type]
     )
     assert first.front == second.front
@@ -101,7 +110,7 @@ def test_same_seed_same_result(tiny_space: MobileNetSpace, accuracy: object) -> 
 
 
 def test_fixed_resolution(tiny_space: MobileNetSpace, accuracy: object) -> None:
-    result = search(tiny_space, accuracy=accuracy, resolution=24, config=QUICK)  # type: ignore[arg-type]
+    result = search(tiny_space, accuracy=accuracy, resolution=24, **FAST)  # type: ignore[arg-type]
     assert {item.architecture.resolution for item in result.front} == {24}
     with pytest.raises(ArchitectureError, match="resolution 48"):
         search(tiny_space, accuracy=accuracy, resolution=48)  # type: ignore[arg-type]
@@ -112,10 +121,10 @@ def test_progress_is_reported(tiny_space: MobileNetSpace, accuracy: object) -> N
     search(
         tiny_space,
         accuracy=accuracy,  # type: ignore[arg-type]
-        config=QUICK,
+        **FAST,
         progress=lambda done, total: calls.append((done, total)),
     )
-    assert calls == [(n, 20) for n in range(1, 21)]
+    assert calls == [(n, 4) for n in range(1, 5)]
 
 
 class _Macs:
@@ -174,7 +183,7 @@ def test_limits_that_exclude_each_other(
             latency=Inverse(tiny_space),
             max_latency_ms=1.5e9 / costs.macs.max(),
             max_macs=1.5 * costs.macs.min(),
-            config=QUICK,
+            **FAST,
         )
     assert "(exceeded)" in str(caught.value)
 
@@ -211,7 +220,7 @@ def test_paper_search_respects_its_limit(tiny_space, accuracy, truth) -> None:  
     scores, costs = truth
     bound = float(np.median(costs.macs))
     problem = SearchProblem(tiny_space, accuracy=accuracy, limits=Limits(max_macs=bound))
-    config = EvolutionConfig(population=50, generations=20, max_sweeps=4)
+    config = dataclasses.replace(PAPER_CONFIG, population=50, generations=20)
     best = evolve_best(problem, np.random.default_rng(0), config)
     assert len(best) == 1
     assert best.violations[0] == 0

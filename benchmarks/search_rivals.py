@@ -1,0 +1,88 @@
+"""Other ways to the best architecture under limits, for comparison only.
+
+Each takes a `SearchProblem`, a random generator and a number of evaluations, and returns the best
+feasible accuracy that it saw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ofa_compile.search.problem import SearchProblem
+
+# Regularised evolution as Real et al. (2019) describe it, with their population and sample.
+_POPULATION, _SAMPLE = 100, 25
+# Children per step: one in the original; as many as this cost one step no quality that shows.
+_BATCH = 20
+_CHUNK = 5000
+
+
+def random_search(problem: SearchProblem, rng: np.random.Generator, count: int) -> float:
+    """Score random architectures."""
+    best = np.inf
+    for _ in range(count // _CHUNK):
+        values, violations = _score(problem, problem.sample(rng, _CHUNK))
+        best = min(best, values[violations == 0, 0].min(initial=np.inf))
+    return -float(best)
+
+
+def regularised_evolution(problem: SearchProblem, rng: np.random.Generator, count: int) -> float:
+    """Let the best of a random sample have a mutated child, which replaces the oldest member."""
+    rows = problem.sample(rng, _POPULATION)
+    values, violations = _score(problem, rows)
+    best = values[violations == 0, 0].min(initial=np.inf)
+    # Violations outweigh any accuracy, so that infeasible members lose every tournament.
+    fitness = values[:, 0] + 10 * violations
+    while problem.num_evaluated + _BATCH <= count:
+        entrants = rng.integers(0, _POPULATION, (_BATCH, _SAMPLE))
+        parents = entrants[np.arange(_BATCH), fitness[entrants].argmin(axis=1)]
+        children = rows[parents].copy()
+        fresh = problem.sample(rng, _BATCH)
+        gene = rng.integers(0, rows.shape[1], _BATCH)
+        children[np.arange(_BATCH), gene] = fresh[np.arange(_BATCH), gene]
+        values, violations = _score(problem, children)
+        best = min(best, values[violations == 0, 0].min(initial=np.inf))
+        rows = np.concatenate([rows[_BATCH:], children])
+        fitness = np.concatenate([fitness[_BATCH:], values[:, 0] + 10 * violations])
+    return -float(best)
+
+
+def _nevergrad_search(problem: SearchProblem, rng: np.random.Generator, count: int) -> float:
+    """Ask Nevergrad's best discrete optimiser, one architecture at a time as it wants."""
+    import nevergrad
+
+    counts = [len(gene.choices) for gene in problem.space.genes]
+    choices = [problem.resolution_choices.tolist(), *(list(range(n)) for n in counts[1:])]
+    space = nevergrad.p.Tuple(*(nevergrad.p.TransitionChoice(options) for options in choices))
+    space.random_state.seed(int(rng.integers(2**31)))
+    optimizer = nevergrad.optimizers.registry["DiscreteLenglerOnePlusOne"](space, budget=count)
+    best = np.inf
+    for _ in range(count):
+        asked = optimizer.ask()
+        values, violations = _score(problem, np.array([asked.value], dtype=np.int64))
+        optimizer.tell(asked, float(values[0, 0] + 10 * violations[0]))
+        if violations[0] == 0:
+            best = min(best, float(values[0, 0]))
+    return -best
+
+
+def _score(problem: SearchProblem, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return problem.score(problem.space.mark_absent(rows))
+
+
+Rival = Callable[[SearchProblem, np.random.Generator, int], float]
+
+
+def _installed() -> Rival | None:
+    """Return the Nevergrad rival where it can be imported."""
+    try:
+        import nevergrad  # noqa: F401
+    except ImportError:
+        return None
+    return _nevergrad_search
+
+
+nevergrad_search: Any = _installed()

@@ -1,0 +1,135 @@
+"""Steps from one architecture to others: single changes, and pairs of changes that promise much."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ofa_compile.search.population import Scored
+from ofa_compile.search.problem import Indices, SearchProblem
+from ofa_compile.space.search_space import ABSENT, Gene, SearchSpace
+
+Array = NDArray[np.float64]
+# Turns values of shape (n, figures) into what is to be small, of shape (n,).
+Merit = Callable[[Array], Array]
+
+_KEPT = -1  # a move leaves this gene as it is
+_ANY = -1  # a move applies whatever the gene was, if it is expressed and changes
+
+
+class Moves:
+    """Every change that a space allows, and which of them can be made together.
+
+    A change redraws one gene. A stage that grows comes in all variants of its new blocks (equal
+    ones), since genes that were silent hold nothing learnt.
+
+    Parameters
+    ----------
+    problem
+        What is searched; only its resolutions are moved to.
+    """
+
+    def __init__(self, problem: SearchProblem) -> None:
+        self._problem = problem
+        listed = list(_all_moves(problem.space, problem.resolution_choices))
+        self._gene = np.array([gene for gene, _, _ in listed])
+        self._before = np.array([before for _, before, _ in listed])
+        self._targets = np.array([target for _, _, target in listed])
+        touches = (self._targets != _KEPT).astype(np.float32)
+        self._are_compatible = np.triu(touches @ touches.T == 0, k=1)
+
+    def apply(self, genotypes: Indices) -> tuple[NDArray[np.int64], NDArray[np.int64], Indices]:
+        """Make every move that changes an architecture, from each of `genotypes`.
+
+        Returns
+        -------
+        Position in `genotypes`, number of the move, and the new genotype, one row for each.
+        """
+        now = genotypes[:, self._gene]
+        expressed = self._problem.space.mark_absent(genotypes)[:, self._gene] != ABSENT
+        changes = expressed & (now != self._targets[np.arange(len(self._gene)), self._gene])
+        owner, move = np.nonzero(changes & ((self._before == _ANY) | (self._before == now)))
+        targets = self._targets[move]
+        return owner, move, np.where(targets == _KEPT, genotypes[owner], targets)
+
+    def promising_pairs(
+        self,
+        parents: Scored,
+        owner: NDArray[np.int64],
+        move: NDArray[np.int64],
+        singles: Scored,
+        merit: Merit,
+        num_pairs: int,
+    ) -> Indices:
+        """Combine two moves of the same parent where their effects, added up, promise most.
+
+        Trading one block's size for another's is what gets along a limit, and no single move can
+        do it. Trying every pair would cost thousands of evaluations per parent; that effects
+        nearly add up is enough to tell which pairs are worth one.
+
+        Parameters
+        ----------
+        parents
+            Where the moves start.
+        owner, move, singles
+            What `apply` returned for the parents, scored.
+        merit
+            Judges predicted values; the least are tried.
+        num_pairs
+            Pairs for each parent.
+
+        Returns
+        -------
+        Different genotypes, of shape (n, genes).
+        """
+        effects = singles.values - parents.values[owner]
+        bounds = np.searchsorted(owner, np.arange(len(parents) + 1))
+        found = []
+        for place, (start, stop) in enumerate(itertools.pairwise(bounds.tolist())):
+            mine = move[start:stop]
+            first, second = np.nonzero(self._are_compatible[np.ix_(mine, mine)])
+            effect = effects[start:stop]
+            promised = merit(parents.values[place] + effect[first] + effect[second])
+            best = np.argpartition(promised, min(num_pairs, len(promised) - 1))[:num_pairs]
+            rows = singles.genotypes[start:stop]
+            found.append(rows[first[best]] + rows[second[best]] - parents.genotypes[place])
+        joined = np.concatenate(found)
+        return joined[self._problem.distinct(joined)]
+
+
+def _all_moves(
+    space: SearchSpace, resolution_choices: Indices
+) -> Iterator[tuple[int, int, list[int]]]:
+    """Yield the gene that a move is about, the choice it starts from, and what it sets."""
+    for number, gene in enumerate(space.genes):
+        choices = resolution_choices.tolist() if number == 0 else range(len(gene.choices))
+        for choice in choices:
+            target = [_KEPT] * len(space.genes)
+            target[number] = choice
+            if not gene.name.startswith("depth."):
+                yield number, _ANY, target
+                continue
+            for before in range(len(gene.choices)):
+                for variant in _grown(space, gene, before, choice, target):
+                    yield number, before, variant
+
+
+def _grown(
+    space: SearchSpace, gene: Gene, before: int, after: int, target: list[int]
+) -> Iterator[list[int]]:
+    """Yield the variants of a change of depth: several where the stage gets new blocks."""
+    if after <= before:
+        yield target
+        return
+    base = space.base_depths[gene.stage]
+    new_slots = range(base + int(gene.choices[before]), base + int(gene.choices[after]))
+    numbers = {other.name: number for number, other in enumerate(space.genes)}
+    names = [name for name, _ in space.block_choices]
+    for choices in itertools.product(*(range(len(options)) for _, options in space.block_choices)):
+        variant = target.copy()
+        for (name, choice), slot in itertools.product(zip(names, choices, strict=True), new_slots):
+            variant[numbers[f"{name}.{gene.stage}.{slot}"]] = choice
+        yield variant
