@@ -39,6 +39,8 @@ CORNER = np.array([-0.5, 80.0])
 LIMITS_MS = (15.0, 20.0, 30.0, 40.0)
 NAMED = ("note10_lat-30ms", "flops-389M", "flops-482M")
 NUM_EVALUATIONS = 60_000
+# The others take longer and spread by far more than three seeds blur.
+NUM_RIVAL_SEEDS = 3
 
 
 def published(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -204,7 +206,7 @@ def methods(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         for name, way in ways.items():
             values, evaluations = [], []
             started = time.monotonic()
-            for seed in seeds(options):
+            for seed in list(seeds(options))[: None if name == "ours" else NUM_RIVAL_SEEDS]:
                 task = problem()
                 values.append(100 * way(task, np.random.default_rng(seed)))
                 evaluations.append(task.num_evaluated)
@@ -216,13 +218,12 @@ def methods(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             }
             rows.append(
                 (
-                    name, f"{np.mean(values):.3f}", f"{min(values):.3f}", f"{max(values):.3f}",
+                    name, len(values), f"{np.mean(values):.3f}", f"{min(values):.3f}", f"{max(values):.3f}",
                     f"{np.ptp(values):.3f}", int(np.median(evaluations)), f"{seconds:.2f}",
                 )
             )  # fmt: skip
-        count = len(seeds(options))
-        say(options, f"\n## Best under {limit:g} ms, {count} seeds (predicted accuracy, %)\n")
-        header = ("method", "mean", "worst", "best", "spread", "evaluations", "seconds")
+        say(options, f"\n## Best under {limit:g} ms (predicted accuracy, %)\n")
+        header = ("method", "seeds", "mean", "worst", "best", "spread", "evaluations", "seconds")
         say(options, table(header, rows))
     return results
 

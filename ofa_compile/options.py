@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 DEFAULT_SUPERNET = "ofa_mbv3_cifar"
 DEFAULT_OUTPUT = Path("ofa-bundle")
@@ -73,6 +73,7 @@ class LimitOptions(_Options):
 
     max_latency_ms: float | None = None
     max_macs: float | None = None
+    max_parameters: float | None = None
     max_size_bytes: float | None = None
     max_activation_bytes: float | None = None
     resolution: int | None = None
@@ -128,20 +129,27 @@ class ExportOptions(SupernetOptions):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SearchOptions(LimitOptions):
-    """The Pareto front of a space on a target, or the best subnet under limits.
+    """The Pareto front of a space, or the best subnet under limits on one or several targets.
 
     Attributes
     ----------
+    targets
+        Each a name or file, perhaps with a limit: ``arm64=20ms``. The front is the first one's.
+    family
+        One subnet for each target, instead of one that meets all limits.
+    latency_statistic
+        What limits and front are about: the "median" of runs, or their 95th percentile, "p95".
     output
         Folder for ``front.json`` and one architecture file per member; None writes nothing.
-    population, generations
-        Size and length of the evolution; None leaves them to the search.
+    max_evaluations
+        About how many architectures to score; None leaves it to the search.
     """
 
-    target: str = "host"
+    targets: tuple[str, ...] = ("host",)
     space: str = DEFAULT_SUPERNET
-    population: int | None = None
-    generations: int | None = None
+    family: bool = False
+    latency_statistic: Literal["median", "p95"] = "median"
+    max_evaluations: int | None = None
     output: Path | None = None
     seed: int = 0
 
@@ -208,6 +216,8 @@ class FitLatencyOptions(_Options):
         Predictor to write; None writes into the workspace.
     threads
         Use the records that were timed with this many threads.
+    statistic
+        Fit the "median" of each subnet's runs, or their 95th percentile, "p95".
     """
 
     target: str = "host"
@@ -216,6 +226,7 @@ class FitLatencyOptions(_Options):
     output: Path | None = None
     workspace: Path | None = None
     threads: int = 1
+    statistic: Literal["median", "p95"] = "median"
     seed: int = 0
 
 

@@ -233,8 +233,9 @@ def _choose(
         space.validate(architecture)
         return architecture, _predicted(options, space, target, architecture)
     result = selection.search_subnets(space, target, options, seed=options.seed, progress=progress)
-    limits = (options.max_latency_ms, options.max_macs, options.max_size_bytes)
-    has_limit = any(v is not None for v in (*limits, options.max_activation_bytes))
+    limits = (options.max_latency_ms, options.max_macs, options.max_parameters)
+    sizes = (options.max_size_bytes, options.max_activation_bytes)
+    has_limit = any(v is not None for v in (*limits, *sizes))
     chosen = result.best if has_limit else result.knee
     figures = {"accuracy_top1": _figure(chosen.accuracy, "predicted", "accuracy predictor")}
     if chosen.latency_ms is not None and chosen.latency_kind is not None:

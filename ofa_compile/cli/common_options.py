@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -54,6 +54,9 @@ MaxLatencyMs = Annotated[
 MaxMacs = Annotated[
     float | None, typer.Option("--max-macs", min=0, help="Limit on multiply-accumulates.")
 ]
+MaxParameters = Annotated[
+    float | None, typer.Option("--max-parameters", min=0, help="Limit on the number of weights.")
+]
 MaxSizeBytes = Annotated[
     float | None, typer.Option("--max-size-bytes", min=0, help="Limit on the size of the weights.")
 ]
@@ -68,6 +71,10 @@ AccuracyPredictorFile = Annotated[
 LatencyPredictorFile = Annotated[
     Path | None,
     typer.Option("--latency-predictor", help="Predictor file  [default: the workspace's]."),
+]
+LatencyStatistic = Annotated[
+    Literal["median", "p95"],
+    typer.Option("--statistic", help="Of each subnet's runs: their median or 95th percentile."),
 ]
 Data = Annotated[
     Path, typer.Option("--data", help="Images: a folder (or archive) with train/ and test/.")

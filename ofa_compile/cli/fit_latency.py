@@ -16,6 +16,7 @@ def fit_latency_command(
     output: opt.OptionalOutput = None,
     workspace: opt.Workspace = None,
     threads: opt.Threads = 1,
+    statistic: opt.LatencyStatistic = "median",
     seed: opt.Seed = 0,
     as_json: opt.Json = False,
     quiet: opt.Quiet = False,
@@ -29,6 +30,7 @@ def fit_latency_command(
         output=output,
         workspace=workspace,
         threads=threads,
+        statistic=statistic,
         seed=seed,
     )
     channel = Output(as_json=as_json, quiet=quiet, verbose=verbose)

@@ -2,35 +2,58 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from ofa_compile.cli import common_options as opt
+from ofa_compile.cli.plot import scatter
 from ofa_compile.cli.render import Output, percent, table
 from ofa_compile.options import DEFAULT_SUPERNET, SearchOptions
 
 if TYPE_CHECKING:
-    from ofa_compile.search.search import SearchResult
+    from ofa_compile.search.family import Family
+    from ofa_compile.search.search import Candidate, SearchResult
 
 _MAX_ROWS = 25
-EPILOG = "Example: ofa-compile search --target arm64 --max-latency-ms 20 --output front"
+EPILOG = (
+    "Examples: ofa-compile search --target arm64=20ms --output front; "
+    "ofa-compile search --target arm64=20ms --target x86-64=5ms --family"
+)
 
 
 def search_command(
-    target: opt.Target = "host",
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--target",
+            "-t",
+            help="Hardware target, perhaps with its limit: NAME or NAME=20ms. May be given again: "
+            "limits of all hold, the front is the first one's  [default: host].",
+            envvar="OFA_COMPILE_TARGET",
+        ),
+    ] = None,
     space: opt.Space = DEFAULT_SUPERNET,
     max_latency_ms: opt.MaxLatencyMs = None,
     max_macs: opt.MaxMacs = None,
+    max_parameters: opt.MaxParameters = None,
     max_size_bytes: opt.MaxSizeBytes = None,
     max_activation_bytes: opt.MaxActivationBytes = None,
     resolution: opt.Resolution = None,
+    family: Annotated[
+        bool,
+        typer.Option("--family", help="One subnet for each target, and what each costs on all."),
+    ] = False,
+    latency_statistic: Annotated[
+        Literal["median", "p95"],
+        typer.Option("--latency-statistic", help="What limits and front are about."),
+    ] = "median",
     accuracy_predictor: opt.AccuracyPredictorFile = None,
     latency_predictor: opt.LatencyPredictorFile = None,
-    population: Annotated[
-        int | None, typer.Option("--population", min=4, help="Members kept.")
+    max_evaluations: Annotated[
+        int | None,
+        typer.Option("--max-evaluations", min=1, help="About how many architectures to score."),
     ] = None,
-    generations: Annotated[int | None, typer.Option("--generations", min=1, help="Rounds.")] = None,
     output: opt.OptionalOutput = None,
     workspace: opt.Workspace = None,
     seed: opt.Seed = 0,
@@ -40,40 +63,80 @@ def search_command(
 ) -> None:
     """Search for the most accurate subnets under limits; --output keeps their architectures."""
     options = SearchOptions(
-        target=target,
+        targets=tuple(target or ("host",)),
         space=space,
         max_latency_ms=max_latency_ms,
         max_macs=max_macs,
+        max_parameters=max_parameters,
         max_size_bytes=max_size_bytes,
         max_activation_bytes=max_activation_bytes,
         resolution=resolution,
+        family=family,
+        latency_statistic=latency_statistic,
         accuracy_predictor=accuracy_predictor,
         latency_predictor=latency_predictor,
-        population=population,
-        generations=generations,
+        max_evaluations=max_evaluations,
         output=output,
         workspace=workspace,
         seed=seed,
     )
     channel = Output(as_json=as_json, quiet=quiet, verbose=verbose)
     with channel.working() as progress:
-        from ofa_compile.workflows.selection import front_document, search_target
+        from ofa_compile.search.family import Family
+        from ofa_compile.workflows.searching import result_document, search_targets
 
-        result = search_target(options, progress)
-    channel.result(front_document(result), _front_table(result))
+        result = search_targets(options, progress)
+    text = _family_table(result) if isinstance(result, Family) else _front_text(result)
+    channel.result(result_document(result), text)
 
 
-def _front_table(result: SearchResult) -> str:
-    """One line per member, at most `_MAX_ROWS`; the header says what kind the latency is."""
-    kind = result.best.latency_kind or "none"
-    header = ("", "architecture", "accuracy (prediction)", f"latency_ms ({kind})", "macs", "bytes")
+def _front_text(result: SearchResult) -> str:
+    """A plot of the front, and a table of it with at most `_MAX_ROWS` rows."""
     step = max(1, -(-len(result.front) // _MAX_ROWS))
-    rows = []
+    marks, rows = [], []
     for place, member in enumerate(result.front):
         mark = "best" if member is result.best else "knee" if member is result.knee else ""
-        if not mark and place % step:
-            continue
-        name = member.architecture.short_hash
-        accuracy = percent(member.accuracy, 2)
-        rows.append((mark, name, accuracy, member.latency_ms, member.macs, member.size_bytes))
-    return table(header, rows)
+        marks.append(mark[:1].upper() or ".")
+        if mark or place % step == 0:
+            rows.append((mark, *_row(member)))
+    points = [(_cost(result, member), 100 * member.accuracy) for member in result.front]
+    plot = scatter(points, marks, x_label=result.cost_name, y_label="accuracy, % (prediction)")
+    return f"{plot}\n\n{table(('', *_header(result.best)), rows)}"
+
+
+def _family_table(family: Family) -> str:
+    """One line per target's subnet, with what it costs on every target."""
+    members = family.members
+    header = ("best for", *_header(next(iter(members.values()))))
+    return table(header, [(name, *_row(member)) for name, member in members.items()])
+
+
+def _header(member: Candidate) -> tuple[str, ...]:
+    """Name the columns of `_row`; each latency says what kind it is, and of what."""
+    latencies = [
+        f"{name or 'latency'} {'' if latency.statistic == 'median' else latency.statistic + ' '}"
+        f"ms ({latency.kind})"
+        for name, latency in member.latencies.items()
+    ]
+    accuracy = "accuracy (prediction)"
+    return ("architecture", accuracy, "±", *latencies, "macs", "parameters", "bytes")
+
+
+def _row(member: Candidate) -> tuple[object, ...]:
+    spread = None if member.accuracy_std is None else percent(member.accuracy_std, 2)
+    return (
+        member.architecture.short_hash,
+        percent(member.accuracy, 2),
+        spread,
+        *(latency.ms for latency in member.latencies.values()),
+        member.macs,
+        member.num_parameters,
+        member.size_bytes,
+    )
+
+
+def _cost(result: SearchResult, member: Candidate) -> float:
+    """Return the figure that the front is drawn over."""
+    if result.cost_name.startswith("latency_ms"):
+        return member.latency_ms or 0.0
+    return float(getattr(member, result.cost_name))

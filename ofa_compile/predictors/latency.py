@@ -96,6 +96,8 @@ class LatencyPredictor:
         What it is fitted on; whatever it predicts carries this.
     target, target_fingerprint
         The hardware target that the latencies belong to.
+    statistic
+        What of each subnet's runs the latencies are: their median, or their 95th percentile.
     config
         Settings of the residual.
     """
@@ -107,12 +109,14 @@ class LatencyPredictor:
         kind: Literal["measurement", "estimate"] = "measurement",
         target: str = "",
         target_fingerprint: str = "",
+        statistic: Literal["median", "p95"] = "median",
         config: LatencyPredictorConfig | None = None,
     ) -> None:
         self.space = search_space(space) if isinstance(space, str) else space
         self.kind: Literal["measurement", "estimate"] = kind
         self.target = target
         self.target_fingerprint = target_fingerprint
+        self.statistic: Literal["median", "p95"] = statistic
         self.config = config or LatencyPredictorConfig()
         self._features = LatencyFeatures(self.space)
         self._model: LatencyModel | None = None
@@ -253,6 +257,7 @@ class LatencyPredictor:
             "kind": self.kind,
             "target": self.target,
             "target_fingerprint": self.target_fingerprint,
+            "statistic": self.statistic,
             "features": list(FEATURES),
             "config": asdict(self.config),
             "model": model.to_dict(),
@@ -303,6 +308,7 @@ class LatencyPredictor:
             kind=document["kind"],
             target=str(document["target"]),
             target_fingerprint=str(document["target_fingerprint"]),
+            statistic=document.get("statistic", "median"),
             config=LatencyPredictorConfig(**document["config"]),
         )
         predictor._model = LatencyModel.from_dict(document["model"])

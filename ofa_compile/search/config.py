@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 Progress = Callable[[int, int], None]
 
@@ -61,3 +61,15 @@ PAPER_CONFIG = EvolutionConfig(
 BEST_CONFIG = EvolutionConfig(
     population=512, generations=8, islands=6, sweep_size=4, num_pairs=96, max_evaluations=60_000
 )
+
+
+def scaled(config: EvolutionConfig, share: float) -> EvolutionConfig:
+    """Return a smaller search: about `share` of the evaluations, in all of its parts."""
+    root = min(1.0, share) ** 0.5
+    return replace(
+        config,
+        population=max(16, round(root * config.population)),
+        generations=max(2, round(root * config.generations)),
+        islands=max(1, round(root * config.islands)),
+        max_evaluations=max(1, round(share * config.max_evaluations)),
+    )

@@ -18,6 +18,7 @@ from ofa_compile.space import SearchSpace, search_space
 from ofa_compile.workflows.selection import latency_predictor_path
 
 if TYPE_CHECKING:
+    from ofa_compile.measurement.dataset import LatencyRecord
     from ofa_compile.measurement.measure import Builder
 
 
@@ -121,7 +122,7 @@ def fit_latency_predictor(
         record
         for record in matching
         if record.architecture.space == options.space
-        and record.median_ms is not None
+        and _latency_ms(record, options) is not None
         and record.threads == options.threads
     ]
     if not records:
@@ -134,12 +135,14 @@ def fit_latency_predictor(
         kind=only_one_kind(records),
         target=target.name,
         target_fingerprint=target.fingerprint,
+        statistic=options.statistic,
         config=LatencyPredictorConfig(seed=options.seed),
     )
     report = predictor.fit(
-        [record.architecture for record in records], [record.median_ms or 0.0 for record in records]
+        [record.architecture for record in records],
+        [_latency_ms(record, options) or 0.0 for record in records],
     )
-    output = options.output or latency_predictor_path(workspace, options.space)
+    output = options.output or latency_predictor_path(workspace, options.space, options.statistic)
     output.parent.mkdir(parents=True, exist_ok=True)
     predictor.save(output)
     spreads = [record.spread for record in records if record.spread is not None]
@@ -147,7 +150,13 @@ def fit_latency_predictor(
         "predictor": str(output),
         "target": target.name,
         "kind": predictor.kind,
+        "statistic": predictor.statistic,
         "num_samples": report.num_samples,
         **{f"cross_validated_{name}": value for name, value in report.cross_validated.items()},
         "median_repeat_spread": float(np.median(spreads)) if spreads else None,
     }
+
+
+def _latency_ms(record: LatencyRecord, options: FitLatencyOptions) -> float | None:
+    """Return the statistic of a record that is to be fitted."""
+    return record.p95_ms if options.statistic == "p95" else record.median_ms

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 from ofa_compile.errors import UserInputError
-from ofa_compile.hardware.target_spec import TargetSpec, load_target
-from ofa_compile.options import LimitOptions, SearchOptions, default_workspace
+from ofa_compile.hardware.target_spec import TargetSpec
+from ofa_compile.options import LimitOptions, default_workspace
 from ofa_compile.progress import ProgressCallback, no_progress
-from ofa_compile.space import SearchSpace, search_space
+from ofa_compile.space import SearchSpace
 
 if TYPE_CHECKING:
     from ofa_compile.predictors.accuracy import AccuracyPredictor
@@ -22,9 +21,15 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger(__name__)
 
 
-def latency_predictor_path(workspace: Path, space: str) -> Path:
+LatencyStatistic = Literal["median", "p95"]
+
+
+def latency_predictor_path(
+    workspace: Path, space: str, statistic: LatencyStatistic = "median"
+) -> Path:
     """Return where `fit-latency` keeps a predictor, and `search` and `compile` look for it."""
-    return workspace / f"latency-{space}.json"
+    suffix = "" if statistic == "median" else f"-{statistic}"
+    return workspace / f"latency-{space}{suffix}.json"
 
 
 def load_accuracy_predictor(space: SearchSpace, path: Path | None) -> AccuracyPredictor:
@@ -43,20 +48,31 @@ def load_accuracy_predictor(space: SearchSpace, path: Path | None) -> AccuracyPr
 
 
 def load_latency_predictor(
-    target: TargetSpec, space: SearchSpace, path: Path | None, workspace: Path | None
+    target: TargetSpec,
+    space: SearchSpace,
+    path: Path | None,
+    workspace: Path | None,
+    *,
+    statistic: LatencyStatistic = "median",
 ) -> LatencyPredictor | LatencyEstimator:
     """Load the latency predictor given or fitted for the target; without one, estimate.
 
     Raises
     ------
     UserInputError
-        If the predictor was fitted for another target.
+        If the predictor was fitted for another target or another statistic, or no predictor of
+        that statistic exists: an estimate has no spread.
     """
     from ofa_compile.predictors.estimate import LatencyEstimator
     from ofa_compile.predictors.latency import LatencyPredictor
 
-    found = path or latency_predictor_path(workspace or default_workspace(target.name), space.name)
+    folder = workspace or default_workspace(target.name)
+    found = path or latency_predictor_path(folder, space.name, statistic)
     if path is None and not found.is_file():
+        if statistic != "median":
+            message = f"there is no predictor of the {statistic} latency at {found}"
+            hint = f"ofa-compile fit-latency --target {target.name} --statistic {statistic}"
+            raise UserInputError(message, hint=hint)
         _LOGGER.info("no latency predictor at %s: latency is an estimate", found)
         return LatencyEstimator(target)
     predictor = LatencyPredictor.load(found)
@@ -64,6 +80,9 @@ def load_latency_predictor(
         message = f"{found} was fitted for another target than '{target.name}'"
         hint = f"measure and fit again: ofa-compile measure --target {target.name}"
         raise UserInputError(message, hint=hint)
+    if predictor.statistic != statistic:
+        message = f"{found} predicts the {predictor.statistic} latency, not the {statistic}"
+        raise UserInputError(message, hint=f"--latency-statistic {predictor.statistic}")
     return predictor
 
 
@@ -74,10 +93,8 @@ def search_subnets(
     *,
     seed: int = 0,
     progress: ProgressCallback = no_progress,
-    **sizes: int | None,
 ) -> SearchResult:
     """Search a space under limits with the predictors that belong to a target."""
-    from ofa_compile.search.config import EvolutionConfig
     from ofa_compile.search.search import search
 
     accuracy = load_accuracy_predictor(space, limits.accuracy_predictor)
@@ -88,54 +105,10 @@ def search_subnets(
         latency=latency,
         max_latency_ms=limits.max_latency_ms,
         max_macs=limits.max_macs,
+        max_parameters=limits.max_parameters,
         max_size_bytes=limits.max_size_bytes,
         max_activation_bytes=limits.max_activation_bytes,
         resolution=limits.resolution,
         seed=seed,
-        config=EvolutionConfig(**{k: v for k, v in sizes.items() if v is not None}),
         progress=lambda done, total: progress("searching", done, total),
     )
-
-
-def search_target(options: SearchOptions, progress: ProgressCallback = no_progress) -> SearchResult:
-    """Search as `ofa-compile search` does, and write the front if an output folder is given."""
-    target = load_target(options.target)
-    space = search_space(options.space)
-    result = search_subnets(
-        space,
-        target,
-        options,
-        seed=options.seed,
-        progress=progress,
-        population=options.population,
-        generations=options.generations,
-    )
-    if options.output is not None:
-        _write_front(result, options.output)
-    return result
-
-
-def front_document(result: SearchResult) -> dict[str, Any]:
-    """Return a search result as JSON-ready data."""
-    return {
-        "cost": result.cost_name,
-        "num_evaluated": result.num_evaluated,
-        "seconds": round(result.seconds, 3),
-        "best": result.best.to_dict(),
-        "knee": result.knee.to_dict(),
-        "front": [member.to_dict() for member in result.front],
-    }
-
-
-def _write_front(result: SearchResult, folder: Path) -> None:
-    """Write front.json and one architecture file for each member, named by its hash."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        document = json.dumps(front_document(result), indent=2)
-        (folder / "front.json").write_text(f"{document}\n", encoding="utf-8")
-        for member in result.front:
-            path = folder / f"{member.architecture.short_hash}.json"
-            path.write_text(f"{member.architecture.to_json()}\n", encoding="utf-8")
-    except OSError as err:
-        message = f"cannot write the front to {folder}: {err.strerror}"
-        raise UserInputError(message) from err
