@@ -91,7 +91,7 @@ def search_command(
 
 
 def _front_text(result: SearchResult) -> str:
-    """A plot of the front, and a table of it with at most `_MAX_ROWS` rows."""
+    """Plot the front above a table of at most `_MAX_ROWS` of its members."""
     step = max(1, -(-len(result.front) // _MAX_ROWS))
     marks, rows = [], []
     for place, member in enumerate(result.front):

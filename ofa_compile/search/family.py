@@ -49,7 +49,7 @@ def search_family(
     best_config: EvolutionConfig | None = None,
     progress: Progress | None = None,
     resolution: int | None = None,
-    **limits: float | None,
+    **limits: Any,
 ) -> Family:
     """Search the best subnet for each target by itself, from one supernet.
 
