@@ -240,6 +240,8 @@ class FitAccuracyOptions(_Options):
         One of the two: JSON Lines that `evaluate` wrote, or the authors' predictor.
     part
         Use the records of this part of the data: "held-out" or "test".
+    study
+        Also compare with other models, and over the number of subnets.
     """
 
     dataset: Path | None = None
@@ -247,6 +249,7 @@ class FitAccuracyOptions(_Options):
     output: Path
     space: str = DEFAULT_SUPERNET
     part: str = "held-out"
+    study: bool = False
     seed: int = 0
 
 

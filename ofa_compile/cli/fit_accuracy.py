@@ -30,6 +30,10 @@ def fit_accuracy_command(
     test: Annotated[
         bool, typer.Option("--test", help="Fit on accuracies on the test images.")
     ] = False,
+    study: Annotated[
+        bool,
+        typer.Option("--study", help="Compare with other models, and over the number of subnets."),
+    ] = False,
     seed: opt.Seed = 0,
     as_json: opt.Json = False,
     quiet: opt.Quiet = False,
@@ -42,6 +46,7 @@ def fit_accuracy_command(
         output=output,
         space=space,
         part="test" if test else "held-out",
+        study=study,
         seed=seed,
     )
     channel = Output(as_json=as_json, quiet=quiet, verbose=verbose)

@@ -22,7 +22,7 @@ _BATCH = 1024  # hidden activations of 400 units stay within the second-level ca
 
 
 class AccuracyPredictor:
-    """Linear model on the architecture encoding plus an ensemble of small MLPs on what it misses.
+    """Quadratic model on the architecture encoding, and an ensemble of MLPs on what it misses.
 
     Built by `ofa_compile.predictors.accuracy_fit.fit_accuracy`, or read by `load` and
     `load_embedded`.
@@ -97,10 +97,21 @@ class AccuracyPredictor:
         return mean
 
     def uncertainty(self, architectures: Sequence[Architecture]) -> NDArray[np.float64]:
-        """Return the spread (standard deviation) of the ensemble's members, of shape (n,)."""
+        """Return the standard error expected of each prediction, of shape (n,).
+
+        That is the spread of the ensemble's members and, where the report knows it, what
+        cross-validation found them to miss together.
+        """
         self._check_known(architectures)
-        spread: NDArray[np.float64] = self._members(self.space.encode(architectures)).std(axis=0)
-        return spread
+        _, spread = self.mean_and_spread(self.space.encode(architectures))
+        noise = float(self.report.get("residual_noise", 0.0))
+        total: NDArray[np.float64] = np.sqrt(spread**2 + noise**2)
+        return total
+
+    def mean_and_spread(self, codes: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return mean and standard deviation of the members' predictions, each of shape (n,)."""
+        members = self._members(codes)
+        return members.mean(axis=0), members.std(axis=0)
 
     def _check_known(self, architectures: Sequence[Architecture]) -> None:
         """Refuse what the predictor knows nothing about."""
@@ -135,6 +146,9 @@ class AccuracyPredictor:
     def _forward(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the standardised predictions of all members for one batch."""
         linear = x @ self._weights["linear.weight"]
+        if "pairs.weight" in self._weights:
+            means = x @ self._weights["pairs.means"]
+            linear = linear + ((means @ self._weights["pairs.weight"]) * means).sum(axis=1)
         numbers = self._layer_numbers()
         if not numbers:
             return linear[None]

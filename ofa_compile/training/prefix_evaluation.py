@@ -8,8 +8,8 @@ that of calibrating and evaluating each subnet by itself, up to the rounding of 
 from __future__ import annotations
 
 import copy
-import itertools
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -98,7 +98,7 @@ class PrefixEvaluator:
         # What of each subnet the next one can go on from; -1: not even the stem.
         shared = [
             _common(path, following) if resolution == next_resolution else -1
-            for (resolution, path), (next_resolution, following) in itertools.pairwise(paths)
+            for (resolution, path), (next_resolution, following) in pairwise(paths)
         ]
         kept: list[tuple[int, Activations]] = []  # depth and what reaches it, deepest last
         for i, (architecture, (resolution, path)) in enumerate(zip(ordered, paths, strict=True)):

@@ -13,7 +13,7 @@ from ofa_compile.space import Architecture, SearchSpace, macs
 
 __all__ = ["sample_families", "sample_uniform"]
 
-_FAMILY_SIZE = 8
+_FAMILY_SIZE = 4
 _CANDIDATES = 4
 _BINS = 10
 _UNIFORM_SHARE = 0.3  # of the choices, drawn whatever the family leans to
@@ -37,10 +37,10 @@ def sample_families(
     Uniform choices crowd around the middle of a space. Here families take the resolutions in turn;
     each first draws, per kind of choice (depth, kernel size, ...), how far it leans to small or
     large values, from a low-discrepancy sequence; of some candidates the one is kept whose
-    multiply-accumulates were rarest so far. Its members share the resolution; they share the
-    choices of the first stage in groups of `size`, of the second in groups of ``size / 2``, and so
-    on, so that later stages, which cost less to evaluate anew, vary more often. A larger `count`
-    only adds families.
+    multiply-accumulates were rarest so far. Its members share the resolution and the choices of
+    the first stage; those of the second they share in groups of ``size / 2``, and so on, so that
+    later stages, which cost less to evaluate anew, vary more often. A larger `count` only adds
+    families.
 
     Parameters
     ----------

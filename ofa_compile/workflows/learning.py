@@ -157,7 +157,7 @@ def fit_accuracy_predictor(
     ConfigError
         If both or neither of data set and file are given.
     """
-    from ofa_compile.predictors.accuracy_fit import FitConfig, fit_accuracy
+    from ofa_compile.predictors.accuracy_fit import FitConfig, fit_records, read_part
 
     if (options.dataset is None) == (options.authors_file is None):
         message = "an accuracy predictor comes from --dataset or from --import-authors: give one"
@@ -166,12 +166,15 @@ def fit_accuracy_predictor(
         return _import_accuracy_predictor(options, options.authors_file)
     assert options.dataset is not None  # checked above
     progress("fitting")
-    predictor, report = fit_accuracy(
-        options.dataset,
-        search_space(options.space),
-        config=FitConfig(seed=options.seed),
-        data="test" if options.part == "test" else "train-held-out",
-    )
+    space = search_space(options.space)
+    part = "test" if options.part == "test" else "train-held-out"
+    records = read_part(options.dataset, part)
+    predictor, report = fit_records(records, space, config=FitConfig(seed=options.seed))
+    if options.study:
+        from ofa_compile.predictors.accuracy_study import study
+
+        report["study"] = study(records, space, progress=progress)
+        predictor.report.update(report)
     options.output.parent.mkdir(parents=True, exist_ok=True)
     predictor.save(options.output)
     return {"predictor": str(options.output), "space": options.space, **report}

@@ -128,4 +128,4 @@ def test_shared_blocks_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> Non
     assert order == order_by_prefix(family)
     distinct = {block_path(a)[: i + 1] for a in family for i in range(len(block_path(a)))}
     assert len(calls) == len(distinct)
-    assert len(calls) < 0.75 * sum(len(block_path(a)) for a in family)
+    assert len(calls) < 0.85 * sum(len(block_path(a)) for a in family)

@@ -30,8 +30,8 @@ def test_a_larger_count_only_adds() -> None:
 
 
 def test_families_share_early_stages_in_shrinking_groups() -> None:
-    families = [f for f in sample_families(SPACE, 200, 0) if len(f) == 8]
-    assert len(families) > 20
+    families = [f for f in sample_families(SPACE, 200, 0) if len(f) == 4]
+    assert len(families) > 40
     for family in families:
         assert len({a.resolution for a in family}) == 1
         first = {block_path(a)[: a.depths[0]] for a in family}
@@ -54,7 +54,7 @@ def test_sample_is_balanced() -> None:
     # By multiply-accumulates: the tails are there, not only the middle of uniform choices.
     uniform = [a for (a,) in sample_uniform(SPACE, 480, 1)]
     spread, narrow = (np.std([np.log(macs(a)) for a in part]) for part in (sample, uniform))
-    assert spread > 1.5 * narrow
+    assert spread > 1.4 * narrow
 
 
 @pytest.mark.parametrize("name", ["ofa_resnet50", "ofa_proxyless_d234_e346_k357_w1.3"])

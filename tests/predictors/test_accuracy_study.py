@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ofa_compile.predictors.accuracy import AccuracyPredictor
+from ofa_compile.predictors.accuracy_basis import basis_of, fit_basis
+from ofa_compile.predictors.accuracy_dataset import AccuracyRecord
+from ofa_compile.predictors.accuracy_fit import FitConfig, collect, cross_validate, fit_records
+from ofa_compile.predictors.accuracy_study import study
+from ofa_compile.space import Architecture, search_space
+from ofa_compile.training.sampling import sample_families
+
+SPACE = search_space("ofa_mbv3_cifar")
+QUICK = FitConfig(members=2, hidden=16, steps=30, folds=3)
+
+
+def record(
+    architecture: Architecture, top1: float, seed: int = 0, images: int = 2000
+) -> AccuracyRecord:
+    return AccuracyRecord(
+        architecture=architecture,
+        top1=top1,
+        num_images=images,
+        num_calibration_images=500,
+        data="train-held-out",
+        supernet="ab" * 32,
+        calibration_seed=seed,
+    )
+
+
+def truth(architecture: Architecture) -> float:
+    """Return an accuracy to which depth matters more at high resolution."""
+    size = sum(architecture.depths) - 15
+    pixels = (architecture.resolution - 28) / 4
+    return 0.8 + 0.004 * size + 0.01 * pixels + 0.004 * size * pixels
+
+
+@pytest.fixture(scope="module")
+def records() -> list[AccuracyRecord]:
+    rng = np.random.default_rng(0)
+    sample = [a for family in sample_families(SPACE, 160, 0) for a in family]
+    return [record(a, truth(a) + float(rng.normal(0, 0.001))) for a in sample]
+
+
+def test_products_catch_what_effects_cannot(records: list[AccuracyRecord]) -> None:
+    data, basis = collect(records, SPACE), basis_of(SPACE)
+    target = (data.top1 - data.top1.mean()) / data.top1.std()
+    weights, fitted = fit_basis(data.codes, target, basis, 0.001)
+    assert np.std(target - fitted) < 0.15
+    scale = np.array([data.top1.mean(), data.top1.std()], np.float32)
+    predictor = AccuracyPredictor(SPACE, {**weights, "scale": scale})
+    assert predictor.predict_encoded(data.codes) == pytest.approx(
+        data.top1.mean() + data.top1.std() * fitted, abs=1e-4
+    )
+
+
+def test_no_member_of_a_family_is_in_both_parts(records: list[AccuracyRecord]) -> None:
+    data = collect(records, SPACE)
+    assert 35 < data.group.max() + 1 < 50  # 40 families of 4 and the two extremes
+    seen: list[set[int]] = []
+
+    def model(codes: np.ndarray, top1: np.ndarray):  # type: ignore[no-untyped-def,type-arg]
+        part = {
+            int(g) for g, c in zip(data.group, data.codes, strict=True) if (codes == c).all(1).any()
+        }
+        seen.append(part)
+        return lambda held: (np.zeros(len(held)), np.zeros(len(held)))
+
+    cross_validate(data, model, QUICK)
+    everything = set(data.group.tolist())
+    assert len(seen) == 3
+    assert all(len(everything - part) > 0 for part in seen)
+    assert sum(len(everything - part) for part in seen) == len(everything)
+
+
+def test_noise_floor_comes_from_repeats(records: list[AccuracyRecord]) -> None:
+    repeats = [record(r.architecture, r.top1 + 0.003, seed=1) for r in records[:30]]
+    _, report = fit_records([*repeats, *records], SPACE, config=QUICK)
+    assert report["num_subnets"] == len(records)
+    assert report["noise_floor"]["repeated_subnets"] == 30
+    assert report["noise_floor"]["rmse"] == pytest.approx(0.003)
+    assert "noise_floor" not in fit_records(records, SPACE, config=QUICK)[1]
+
+
+def test_records_on_other_images_are_left_out(
+    records: list[AccuracyRecord], caplog: pytest.LogCaptureFixture
+) -> None:
+    odd = [record(SPACE.smallest(28), 0.1, images=10)]
+    assert len(collect([*odd, *records], SPACE).top1) == len(records)
+    assert "left out 1 records not on 2000 images" in caplog.text
+
+
+def test_uncertainty_covers_what_members_miss_together(records: list[AccuracyRecord]) -> None:
+    predictor, report = fit_records(records, SPACE, config=QUICK)
+    found = predictor.uncertainty([SPACE.smallest(), SPACE.largest()])
+    assert np.all(found >= report["residual_noise"] - 1e-12)
+    assert report["residual_noise"] > 0
+
+
+def test_study_compares_models(records: list[AccuracyRecord]) -> None:
+    pytest.importorskip("xgboost")
+    stages: list[str] = []
+    result = study(records, SPACE, config=QUICK, progress=stages.append)
+    assert set(result["models"]) == {"predictor", "mlp_3x400", "boosted_trees"}
+    assert result["models"]["predictor"]["kendall_tau"] > 0.6
+    rows = [row for row in result["learning_curve"] if row["model"] == "predictor"]
+    assert [row["train_subnets"] for row in rows][:2] == [50, 100]
+    assert rows[-1]["rmse"] < rows[0]["rmse"]
+    assert all(row["test_subnets"] <= len(records) // 3 for row in rows)
+    assert "learning curve" in stages
+
+
+def test_search_speed_allows_50000_candidates_a_second(
+    records: list[AccuracyRecord], tmp_path: Path
+) -> None:
+    """Bounds the arithmetic, not the clock: at most 60,000 multiply-adds a candidate."""
+    predictor, _ = fit_records(records, SPACE, config=FitConfig(steps=1))
+    predictor.save(tmp_path / "p.safetensors")
+    size = sum(w.size for w in AccuracyPredictor.load(tmp_path / "p.safetensors")._weights.values())
+    assert size < 60_000
