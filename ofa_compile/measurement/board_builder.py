@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,20 +15,21 @@ from ofa_compile.bundle.verify import noise_inputs, verify
 from ofa_compile.compiler.build import compile_onnx
 from ofa_compile.errors import BoardLostError, NumericMismatchError
 from ofa_compile.hardware.target_spec import TargetSpec
-from ofa_compile.measurement.measure import Builder
+from ofa_compile.measurement.latency import TimingConfig
 from ofa_compile.remote.program import BoardProgram
 from ofa_compile.remote.session import Board
 from ofa_compile.space.architecture import Architecture
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from ofa_compile.cache import Cache
     from ofa_compile.supernet.supernet import Supernet
 
 _PREFIX = "ofa_measured_"
 # Pages of a fresh process are faulted in by its first runs.
 _WARMUP = 3
+# A turn starts a process, which takes some milliseconds: turns are longer than in-process ones, and
+# the caches are warmed anew in each.
+BOARD_TIMING = TimingConfig(round_ms=50.0, warmup_ms=5.0, max_seconds=15.0)
 # One turn is some tens of milliseconds of work.
 _TURN_LIMIT_S = 60.0
 
@@ -82,63 +84,75 @@ def board_facts(board: Board) -> dict[str, Any]:
     return found
 
 
-def board_builder(
+@dataclass(frozen=True)
+class BuiltSubnet:
+    """A subnet's executable, and what it must compute."""
+
+    executable: Path
+    inputs: NDArray[np.float32]
+    logits: NDArray[np.float32]
+
+    def deploy(self, board: Board, threads: int = 1) -> BoardRunner:
+        """Upload it to a board, and check there what it computes.
+
+        Raises
+        ------
+        BoardLostError
+            If the board fails, or its logits differ from PyTorch's: a time is worth nothing then.
+        DeviceError
+            If the program fails.
+        """
+        program = BoardProgram(board, self.executable, self.logits.shape[1])
+        try:
+            verify(program.run, self.inputs, self.logits)
+        except NumericMismatchError as error:
+            msg = f"board {board.name} computes wrong logits: {error}"
+            raise BoardLostError(msg) from error
+        return BoardRunner(program, threads=threads)
+
+
+def build_subnet(
+    architecture: Architecture,
+    folder: Path,
     target: TargetSpec,
     supernet: Supernet,
-    board: Board,
     *,
-    threads: int = 1,
     cache: Cache | None = None,
     tuned: dict[str, dict[str, int]] | None = None,
-) -> Builder:
-    """Return a builder for `measure_subnets`: extract, export, compile, upload, check.
+) -> BuiltSubnet:
+    """Extract, export and compile a subnet for a board.
 
     Parameters
     ----------
+    architecture
+        The subnet.
+    folder
+        Empty folder for its files.
     target
         The board's target.
     supernet
-        Where subnets come from; for times, fresh weights do as well as trained ones.
-    board
-        The board, held by the caller for as long as runners live.
-    threads
-        How the subnets run.
+        Where it comes from; for times, fresh weights do as well as trained ones.
     cache
         Object cache; the default one if None.
     tuned
         Workload key -> kernel configuration.
     """
     from ofa_compile.export.onnx_export import export_onnx
-
-    def build(architecture: Architecture, folder: Path) -> BoardRunner:
-        path, side = folder / "subnet.onnx", architecture.resolution
-        subnet = supernet.extract(architecture)
-        export_onnx(subnet, path, resolution=side, check=False)
-        plain = Preprocessing(height=side, width=side, mean=(0.0,) * 3, std=(1.0,) * 3)
-        compiled = compile_onnx(
-            path,
-            target,
-            folder,
-            symbol_prefix=_PREFIX,
-            network_meta=render_network_meta(plain, ()),
-            cache=cache,
-            tuned=tuned,
-        )
-        assert compiled.executable is not None  # asked for by network_meta
-        program = BoardProgram(board, compiled.executable, compiled.output_shape[1])
-        _check_logits(program, subnet, compiled.input_shape)
-        return BoardRunner(program, threads=threads)
-
-    return build
-
-
-def _check_logits(program: BoardProgram, subnet: nn.Module, shape: tuple[int, ...]) -> None:
-    """Compare one input's logits with PyTorch: a time is worth nothing if the result is wrong."""
     from ofa_compile.supernet import compute_logits
 
-    x = noise_inputs(shape, 1)
-    try:
-        verify(program.run, x, compute_logits(subnet, x))
-    except NumericMismatchError as error:
-        msg = f"board {program.board.name} computes wrong logits: {error}"
-        raise BoardLostError(msg) from error
+    path, side = folder / "subnet.onnx", architecture.resolution
+    subnet = supernet.extract(architecture)
+    export_onnx(subnet, path, resolution=side, check=False)
+    plain = Preprocessing(height=side, width=side, mean=(0.0,) * 3, std=(1.0,) * 3)
+    compiled = compile_onnx(
+        path,
+        target,
+        folder,
+        symbol_prefix=_PREFIX,
+        network_meta=render_network_meta(plain, ()),
+        cache=cache,
+        tuned=tuned,
+    )
+    assert compiled.executable is not None  # asked for by network_meta
+    inputs = noise_inputs(compiled.input_shape, 1)
+    return BuiltSubnet(compiled.executable, inputs, compute_logits(subnet, inputs))

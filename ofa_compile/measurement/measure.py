@@ -7,8 +7,6 @@ import dataclasses
 import logging
 import os
 import tempfile
-import uuid
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +16,9 @@ from ofa_compile.errors import MeasurementError, OfaCompileError
 from ofa_compile.hardware.target_spec import TargetSpec
 from ofa_compile.measurement.dataset import CacheState, LatencyDataset, LatencyRecord
 from ofa_compile.measurement.latency import Reference, Runner, TimingConfig, measure_latency
-from ofa_compile.measurement.machine import machine_facts, tool_versions
-from ofa_compile.measurement.sampling import choose_architectures, reference_architecture
+from ofa_compile.measurement.machine import machine_facts
+from ofa_compile.measurement.sample_log import SampleLog
+from ofa_compile.measurement.sampling import choose_architectures
 from ofa_compile.progress import ProgressCallback, no_progress
 from ofa_compile.space.architecture import Architecture
 from ofa_compile.space.search_space import SearchSpace
@@ -28,7 +27,6 @@ logger = logging.getLogger(__name__)
 
 Builder = Callable[[Architecture, Path], Runner]
 
-_MAX_ATTEMPTS = 2
 # Give up when this share of at least so many subnets failed: the target itself is broken then.
 _MAX_FAILED_SHARE = 0.5
 _MIN_FOR_SHARE = 6
@@ -127,82 +125,38 @@ def measure_subnets(
     ArtifactError
         If the data set cannot be read or written.
     """
-    session = _Session(space, target, build, dataset, config or MeasureConfig())
+    log = SampleLog(space, target, dataset, config or MeasureConfig())
+    session = _Session(log, build)
     wanted = choose_architectures(space, count, seed=seed, resolution=resolution)
-    todo = [architecture for architecture in wanted if not session.is_done(architecture)]
+    todo = [architecture for architecture in wanted if not log.is_done(architecture)]
     done: list[LatencyRecord] = []
     progress("measure", len(wanted) - len(todo), len(wanted))
     if todo:
         with session.ready():
             for number, architecture in enumerate(todo, start=1):
                 done.append(session.measure(architecture))
-                _check_failures(done)
+                check_failures(done)
                 progress("measure", len(wanted) - len(todo) + number, len(wanted))
-    return _report(session, done, len(wanted) - len(todo))
+    return report_of(log, done, len(wanted) - len(todo))
 
 
 class _Session:
     """One run of `measure_subnets`: a reference network in place, and what is known already."""
 
-    def __init__(
-        self,
-        space: SearchSpace,
-        target: TargetSpec,
-        build: Builder,
-        dataset: LatencyDataset,
-        config: MeasureConfig,
-    ) -> None:
-        self.dataset, self.config, self.build = dataset, config, build
-        self.reference_architecture = reference_architecture(space)
-        self._target_fingerprint = target.fingerprint
-        self._common: dict[str, Any] = {
-            "target": target.name,
-            "target_fingerprint": target.fingerprint,
-            "kind": "measurement",
-            "threads": config.threads,
-            "cache_state": config.cache_state,
-            "session": uuid.uuid4().hex[:12],
-            "versions": {**tool_versions(), "code": config.code},
-        }
-        records = [record for record in dataset if self._is_comparable(record)]
-        samples = [record for record in records if record.role == "sample"]
-        self._measured = {record.architecture.hash for record in samples if record.status == "ok"}
-        self._attempts = Counter(record.architecture.hash for record in samples)
-        self._anchor_ms = next(
-            (
-                record.median_ms
-                for record in records
-                if record.role == "reference"
-                and record.architecture == self.reference_architecture
-                and record.status == "ok"
-            ),
-            None,
-        )
+    def __init__(self, log: SampleLog, build: Builder) -> None:
+        self.log, self.build = log, build
         self._reference: Reference | None = None
-
-    def is_done(self, architecture: Architecture) -> bool:
-        """Tell whether a subnet is measured, or failed too often."""
-        name = architecture.hash
-        return name in self._measured or self._attempts[name] >= _MAX_ATTEMPTS
-
-    @property
-    def num_total(self) -> int:
-        """Successful samples that compare with this session's."""
-        return sum(
-            self._is_comparable(record) and record.role == "sample" and record.status == "ok"
-            for record in self.dataset
-        )
 
     @contextlib.contextmanager
     def ready(self) -> Iterator[None]:
         """Pin the core and hold the reference network for the time of the block."""
-        pins = self.config.pins_core and self.config.threads == 1
+        config, log = self.log.config, self.log
+        pins = config.pins_core and config.threads == 1
         with _pinned() if pins else contextlib.nullcontext():  # noqa: SIM117 - order matters
-            with self._built(self.reference_architecture) as runner:
-                timing = self.config.timing
-                self._reference = Reference(runner, anchor_ms=self._anchor_ms, config=timing)
-                if self._anchor_ms is None:
-                    self._write_anchor()
+            with self._built(log.reference_architecture) as runner:
+                self._reference = Reference(runner, anchor_ms=log.anchor_ms, config=config.timing)
+                if log.anchor_ms is None:
+                    log.write_anchor(self._reference.anchor_ms, machine_facts())
                 yield
         self._reference = None
 
@@ -212,26 +166,11 @@ class _Session:
         assert reference is not None  # inside `ready`
         try:
             with self._built(architecture) as runner:
-                figures: dict[str, Any] = dataclasses.asdict(measure_latency(runner, reference))
-                figures["machine"] = _machine_of(runner)
+                figures = dataclasses.asdict(measure_latency(runner, reference))
         except OfaCompileError as error:
             logger.warning("subnet %s failed: %s", architecture.short_hash, error)
-            figures = {"status": "failed", "error": f"{type(error).__name__}: {error}"}
-        record = LatencyRecord(architecture=architecture, **self._common, **figures)
-        self.dataset.append(record)
-        return record
-
-    def _write_anchor(self) -> None:
-        """Record the reference's time: the scale of this and all later sessions."""
-        assert self._reference is not None
-        record = LatencyRecord(
-            architecture=self.reference_architecture,
-            role="reference",
-            median_ms=self._reference.anchor_ms,
-            machine=_machine_of(self._reference.runner),
-            **self._common,
-        )
-        self.dataset.append(record)
+            figures = failure(error)
+        return self.log.append(architecture, machine=machine_facts(), **figures)
 
     @contextlib.contextmanager
     def _built(self, architecture: Architecture) -> Iterator[Runner]:
@@ -245,25 +184,13 @@ class _Session:
                 if close is not None:
                     close()
 
-    def _is_comparable(self, record: LatencyRecord) -> bool:
-        """Tell whether a record ran under the same conditions."""
-        return (
-            record.kind == "measurement"
-            and record.target_fingerprint == self._target_fingerprint
-            and record.threads == self.config.threads
-            and record.cache_state == self.config.cache_state
-            and record.versions.get("code", "") == self.config.code
-            and record.architecture.space == self.reference_architecture.space
-        )
+
+def failure(error: OfaCompileError) -> dict[str, Any]:
+    """Return the figures of a subnet that could not be measured."""
+    return {"status": "failed", "error": f"{type(error).__name__}: {error}"}
 
 
-def _machine_of(runner: Runner) -> dict[str, Any]:
-    """Return facts of the machine that a runner runs on: this one, unless it says otherwise."""
-    facts: dict[str, Any] = getattr(runner, "machine_facts", machine_facts)()
-    return facts
-
-
-def _check_failures(done: list[LatencyRecord]) -> None:
+def check_failures(done: list[LatencyRecord]) -> None:
     """Stop when so much fails that going on is of no use."""
     failed = [record for record in done if record.status == "failed"]
     if len(done) >= _MIN_FOR_SHARE and len(failed) >= _MAX_FAILED_SHARE * len(done):
@@ -271,7 +198,7 @@ def _check_failures(done: list[LatencyRecord]) -> None:
         raise MeasurementError(msg, hint="run `ofa-compile doctor`; a second run continues")
 
 
-def _report(session: _Session, done: list[LatencyRecord], num_skipped: int) -> MeasureReport:
+def report_of(log: SampleLog, done: list[LatencyRecord], num_skipped: int) -> MeasureReport:
     """Count what happened."""
     measured = [record for record in done if record.status == "ok"]
     spreads = sorted(record.spread for record in measured if record.spread is not None)
@@ -279,7 +206,7 @@ def _report(session: _Session, done: list[LatencyRecord], num_skipped: int) -> M
         num_measured=len(measured),
         num_failed=len(done) - len(measured),
         num_skipped=num_skipped,
-        num_total=session.num_total,
+        num_total=log.num_total,
         num_not_converged=sum(not record.is_converged for record in measured),
         median_spread=spreads[len(spreads) // 2] if spreads else None,
     )

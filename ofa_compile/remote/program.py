@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,8 @@ from numpy.typing import NDArray
 from ofa_compile.errors import BoardLostError, DeviceError
 from ofa_compile.hardware.board_address import board_address
 from ofa_compile.remote.glue import build_glue
-from ofa_compile.remote.session import Board, hold_board, unique_name
+from ofa_compile.remote.session import MAX_BOARDS, Board, acquire_board, unique_name
+from ofa_compile.remote.tracker import Tracker
 
 # Exit code of the executable when a logit is not finite; the logits are written all the same.
 _EXIT_NOT_FINITE = 3
@@ -124,8 +124,8 @@ def is_on_board(target: Mapping[str, Any]) -> bool:
     return bool(target.get("runner", {}).get("kind") == "rpc")
 
 
-def hold_target_board(target: Mapping[str, Any]) -> AbstractContextManager[Board]:
-    """Take a board of a target for the time of a `with` block.
+def acquire_target_board(target: Mapping[str, Any]) -> Board:
+    """Take a board of a target; the caller closes it.
 
     Parameters
     ----------
@@ -139,11 +139,27 @@ def hold_target_board(target: Mapping[str, Any]) -> AbstractContextManager[Board
     """
     address = board_address(target["runner"], target["name"])
     arguments = (target["linkers"], target["arch"], target["name"])
-    return hold_board(address, lambda: build_glue(*arguments))
+    return acquire_board(address, lambda: build_glue(*arguments))
+
+
+def count_free_boards(target: Mapping[str, Any]) -> int:
+    """Return how many boards of a target are free now, at least 1.
+
+    Raises
+    ------
+    DeviceUnavailableError
+        If the tracker cannot be reached.
+    """
+    address = board_address(target["runner"], target["name"])
+    if not address.is_tracker:
+        return 1
+    with Tracker(address.endpoint) as tracker:
+        found = tracker.summary().get(address.key)
+    return min(MAX_BOARDS, max(1, found.num_free if found else 0))
 
 
 @contextlib.contextmanager
 def board_program(target: Mapping[str, Any], path: Path, classes: int) -> Iterator[BoardProgram]:
-    """Take a board of a target, with an executable on it, as `hold_target_board` does."""
-    with hold_target_board(target) as board:
+    """Take a board of a target, with an executable on it, as `acquire_target_board` does."""
+    with acquire_target_board(target) as board:
         yield BoardProgram(board, path, classes)

@@ -4,7 +4,7 @@ Everything that crosses the network has a time limit, and every failure is a `De
 names the board: `DeviceUnavailableError` before a board is held, `BoardLostError` when the board is
 at fault afterwards, `DeviceError` when a program of ours is.
 
-    with hold_board(address, glue=lambda: build_glue(...)) as board:
+    with acquire_board(address, glue=lambda: build_glue(...)) as board:
         board.put("driver", executable_bytes)
         result = board.run(["driver", "--repeats", "10"], limit_s=30)
 
@@ -14,11 +14,10 @@ has the same functions built in).
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, NoReturn, Self, TypeVar
@@ -33,6 +32,8 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 CONNECT_S = 15.0
+# TVM's client has room for 32 sessions in one process.
+MAX_BOARDS = 30
 # A call without work of its own, and what the network may add to one that has.
 _CALL_S = 15.0
 # Slower links than this are of no use for measuring.
@@ -64,7 +65,7 @@ class ProgramResult:
 class Board:
     """A board that this process holds; nobody else can use it until `close`.
 
-    Not for several threads at once. Make one with `hold_board`.
+    Not for several threads at once. Make one with `acquire_board`.
 
     Attributes
     ----------
@@ -267,6 +268,11 @@ class Board:
         self.is_lost = True
         raise BoardLostError(message, hint="see the board's own log") from cause
 
+    def interrupt(self) -> None:
+        """Make the call that another thread is waiting for fail at once; the board is lost then."""
+        self.is_lost = True
+        self._caller.cut(self._endpoint)
+
     def close(self) -> None:
         """Give the board back."""
         self.is_lost = True
@@ -288,9 +294,8 @@ class Board:
         self.close()
 
 
-@contextlib.contextmanager
-def hold_board(address: BoardAddress, glue: Callable[[], bytes]) -> Iterator[Board]:
-    """Take a board for the time of a `with` block.
+def acquire_board(address: BoardAddress, glue: Callable[[], bytes]) -> Board:
+    """Take a board; the caller closes it, best in a `with` block.
 
     Parameters
     ----------
@@ -304,12 +309,6 @@ def hold_board(address: BoardAddress, glue: Callable[[], bytes]) -> Iterator[Boa
     DeviceUnavailableError
         If the tracker cannot be reached, no board is free in time, or those that are do not answer.
     """
-    with acquire_board(address, glue) as board:
-        yield board
-
-
-def acquire_board(address: BoardAddress, glue: Callable[[], bytes]) -> Board:
-    """Take a board; the caller closes it. As `hold_board` otherwise."""
     suffix = f" -token={address.token}" if address.token else ""
     if not address.is_tracker:
         return Board(address.endpoint, address.key + suffix, address.key, glue)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +16,11 @@ from ofa_compile.space import SearchSpace, search_space
 from ofa_compile.workflows.selection import latency_predictor_path
 
 if TYPE_CHECKING:
+    from ofa_compile.measurement.board_builder import BoardRunner
     from ofa_compile.measurement.dataset import LatencyRecord
-    from ofa_compile.measurement.measure import Builder
+    from ofa_compile.measurement.fleet import FleetReport
+    from ofa_compile.measurement.measure import MeasureReport
+    from ofa_compile.space import Architecture
 
 
 def latency_dataset_path(workspace: Path) -> Path:
@@ -52,44 +53,75 @@ def measure_target(
         hint = "`search` and `compile` estimate instead; or reach a board: runner.kind = 'rpc'"
         raise DeviceUnavailableError(message, hint=hint)
 
-    from ofa_compile.measurement.dataset import LatencyDataset
-    from ofa_compile.measurement.measure import MeasureConfig, measure_subnets
-
-    with _builder(target, space, options.threads) as build:
-        report = measure_subnets(
-            space,
-            target,
-            options.count,
-            build=build,
-            dataset=LatencyDataset(path),
-            resolution=options.resolution,
-            seed=options.seed,
-            config=MeasureConfig(
-                threads=options.threads,
-                pins_core=target.runner.kind != "rpc",
-                code=code_version(),
-            ),
-            progress=progress,
-        )
+    on = _measure_on_boards if target.runner.kind == "rpc" else _measure_here
+    report = on(options, target, space, path, progress)
     return {"dataset": str(path), "target": target.name, **dataclasses.asdict(report)}
 
 
-@contextlib.contextmanager
-def _builder(target: TargetSpec, space: SearchSpace, threads: int) -> Iterator[Builder]:
-    """Give what builds and runs subnets: on this machine, or on a board held meanwhile."""
+def _measure_here(
+    options: MeasureOptions,
+    target: TargetSpec,
+    space: SearchSpace,
+    path: Path,
+    progress: ProgressCallback,
+) -> MeasureReport:
+    from ofa_compile.measurement.dataset import LatencyDataset
+    from ofa_compile.measurement.measure import MeasureConfig, measure_subnets
+    from ofa_compile.measurement.native_builder import native_builder
     from ofa_compile.supernet import load_supernet
 
-    if target.runner.kind != "rpc":
-        from ofa_compile.measurement.native_builder import native_builder
+    return measure_subnets(
+        space,
+        target,
+        options.count,
+        build=native_builder(target, load_supernet(None, space=space), threads=options.threads),
+        dataset=LatencyDataset(path),
+        resolution=options.resolution,
+        seed=options.seed,
+        config=MeasureConfig(threads=options.threads, code=code_version()),
+        progress=progress,
+    )
 
-        yield native_builder(target, load_supernet(None, space=space), threads=threads)
-        return
+
+def _measure_on_boards(
+    options: MeasureOptions,
+    target: TargetSpec,
+    space: SearchSpace,
+    path: Path,
+    progress: ProgressCallback,
+) -> FleetReport:
+    """Measure on all boards of the target that are free now."""
     from ofa_compile.bundle.manifest import describe_target
-    from ofa_compile.measurement.board_builder import board_builder
-    from ofa_compile.remote.program import hold_target_board
+    from ofa_compile.measurement.board_builder import BOARD_TIMING, BuiltSubnet, build_subnet
+    from ofa_compile.measurement.dataset import LatencyDataset
+    from ofa_compile.measurement.fleet import Workshop, measure_fleet
+    from ofa_compile.measurement.measure import MeasureConfig
+    from ofa_compile.measurement.sample_log import SampleLog
+    from ofa_compile.measurement.sampling import choose_architectures
+    from ofa_compile.remote.program import acquire_target_board, count_free_boards
+    from ofa_compile.remote.session import Board
+    from ofa_compile.supernet import load_supernet
 
-    with hold_target_board(describe_target(target)) as board:
-        yield board_builder(target, load_supernet(None, space=space), board, threads=threads)
+    config = MeasureConfig(timing=BOARD_TIMING, threads=options.threads, code=code_version())
+    description = describe_target(target)
+    num_boards = count_free_boards(description)
+    supernet = load_supernet(None, space=space)
+
+    def build(architecture: Architecture, folder: Path) -> BuiltSubnet:
+        return build_subnet(architecture, folder, target, supernet)
+
+    def deploy(built: BuiltSubnet, board: Board) -> BoardRunner:
+        return built.deploy(board, options.threads)
+
+    return measure_fleet(
+        SampleLog(space, target, LatencyDataset(path), config),
+        choose_architectures(
+            space, options.count, seed=options.seed, resolution=options.resolution
+        ),
+        Workshop(take_board=lambda: acquire_target_board(description), build=build, deploy=deploy),
+        num_boards,
+        progress=progress,
+    )
 
 
 def fit_latency_predictor(

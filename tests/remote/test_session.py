@@ -15,7 +15,7 @@ from boards import LocalTracker, StockBoard, fake_board, shake_hands
 from ofa_compile.errors import BoardLostError, DeviceUnavailableError
 from ofa_compile.hardware.board_address import BoardAddress, Endpoint
 from ofa_compile.remote import session as session_module
-from ofa_compile.remote.session import Board, acquire_board, hold_board
+from ofa_compile.remote.session import Board, acquire_board
 
 Glue = Callable[[], bytes]
 
@@ -100,7 +100,7 @@ def test_missing_files_are_clear_errors(address: BoardAddress, glue: Glue) -> No
 def test_board_is_free_again_after_use(
     tracker: LocalTracker, address: BoardAddress, glue: Glue
 ) -> None:
-    with hold_board(address, glue) as board:
+    with acquire_board(address, glue) as board:
         impatient = dataclasses.replace(address, wait_s=0.2)
         with pytest.raises(DeviceUnavailableError) as caught:
             acquire_board(impatient, glue)

@@ -1,0 +1,60 @@
+"""Compares boards of one kind before they measure: they share one scale, so they must be alike."""
+
+from __future__ import annotations
+
+import statistics
+import threading
+
+# Boards of one kind differ by some per cent; one that throttles or is another model by far more.
+MAX_DEVIATION = 0.15
+_MIN_TO_JUDGE = 3
+
+
+class RollCall:
+    """Collects each board's time for the reference network and judges it by the others'.
+
+    Parameters
+    ----------
+    num_boards
+        How many report or withdraw.
+    """
+
+    def __init__(self, num_boards: int) -> None:
+        self._num_missing = num_boards
+        self._times: dict[str, float] = {}
+        self._changed = threading.Condition()
+
+    def report(self, board: str, reference_ms: float, limit_s: float) -> None:
+        """Tell a board's time and wait for the others."""
+        with self._changed:
+            self._num_missing -= 1
+            self._times[board] = reference_ms
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._num_missing <= 0, limit_s)
+
+    def withdraw(self) -> None:
+        """Say that one board fewer will report."""
+        with self._changed:
+            self._num_missing -= 1
+            self._changed.notify_all()
+
+    @property
+    def median_ms(self) -> float:
+        """Median of the boards' times."""
+        with self._changed:
+            return statistics.median(self._times.values())
+
+    def objection(self, board: str, reference_ms: float) -> str | None:
+        """Say why a board is unlike the others; None if it is like them, or nobody can tell."""
+        with self._changed:
+            others = [ms for name, ms in self._times.items() if name != board]
+        if len(others) + 1 < _MIN_TO_JUDGE:
+            return None
+        median_ms = statistics.median(others)
+        deviation = reference_ms / median_ms - 1.0
+        if abs(deviation) <= MAX_DEVIATION:
+            return None
+        return (
+            f"it is {abs(deviation):.0%} {'slower' if deviation > 0 else 'faster'} than the others:"
+            f" {reference_ms:.3f} ms for the reference network, their median is {median_ms:.3f} ms"
+        )
