@@ -54,9 +54,12 @@ def build(folder: Path, subnets: dict[str, Architecture], *, for_torch: bool = F
     from ofa_compile.compiler.build import compile_onnx
     from ofa_compile.export.onnx_export import export_onnx
     from ofa_compile.hardware.target_spec import load_target
+    from ofa_compile.options import default_workspace
     from ofa_compile.supernet.checkpoint import load_supernet
+    from ofa_compile.tuning.choose import tuned_configs
 
     target = load_target("host")
+    tuned = tuned_configs(target, default_workspace(target.name))
     for space in sorted({architecture.space for architecture in subnets.values()}):
         supernet = load_supernet(None, space=space)
         for name, architecture in subnets.items():
@@ -67,7 +70,9 @@ def build(folder: Path, subnets: dict[str, Architecture], *, for_torch: bool = F
             subnet = supernet.extract(architecture)
             size = architecture.resolution
             export_onnx(subnet, place / "subnet.onnx", resolution=size)
-            compile_onnx(place / "subnet.onnx", target, place, symbol_prefix="ofa_bench_")
+            compile_onnx(
+                place / "subnet.onnx", target, place, symbol_prefix="ofa_bench_", tuned=tuned
+            )
             x = np.random.default_rng(0).standard_normal((1, 3, size, size), dtype=np.float32)
             with torch.inference_mode():
                 logits = subnet(torch.from_numpy(x)).numpy()

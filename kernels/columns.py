@@ -24,12 +24,16 @@ class ColumnTile:
     is_clipped: bool
 
 
+def balanced_width(out_width: int, max_width: int) -> int:
+    """Return the width of the tiles that a row is cut into, none wider than `max_width`."""
+    return math.ceil(out_width / math.ceil(out_width / max_width))
+
+
 def plan_columns(
     out_width: int, in_width: int, kernel: int, stride: int, padding: int, max_width: int
 ) -> list[ColumnTile]:
     """Cut `out_width` outputs into balanced tiles of at most `max_width`."""
-    number = math.ceil(out_width / max_width)
-    width = math.ceil(out_width / number)
+    width = balanced_width(out_width, max_width)
     starts = list(range(0, out_width, width))
     tiles: list[ColumnTile] = []
     for start in starts:

@@ -18,7 +18,7 @@ from ofa_compile.compiler.kernel_registry import VectorMachine, register
 from ofa_compile.compiler.tvm_api import tvm
 from ofa_compile.compiler.workload import Depthwise
 from ofa_compile.kernels import emit
-from ofa_compile.kernels.columns import ColumnTile, plan_columns, taps_inside
+from ofa_compile.kernels.columns import ColumnTile, balanced_width, plan_columns, taps_inside
 
 # Beyond 14 outputs nothing is gained: the weights of a kernel row are amortised already.
 MAX_OUTPUTS = 14
@@ -40,7 +40,9 @@ class DepthwiseKernel:
         """Tiles of an output row: the widest that fits first, then narrower ones."""
         widest = _outputs_that_fit(workload, machine)
         choices = [widest, *(n for n in (14, 10, 8, 7, 4) if n < widest)]
-        return [{"outputs": n} for n in choices]
+        # Tiles are balanced over the row, so that several limits may mean the same tile.
+        distinct = {balanced_width(workload.out_width, n): n for n in reversed(choices)}
+        return [{"outputs": n} for n in reversed(distinct.values())]
 
     def num_tiles(self, workload: Depthwise, config, machine: VectorMachine) -> int:
         """One tile per (channel block, image, output row)."""

@@ -21,9 +21,10 @@ from ofa_compile.cache import Cache
 from ofa_compile.errors import UserInputError
 from ofa_compile.hardware.target_spec import TargetSpec, load_target
 from ofa_compile.hardware.toolchain import find_linker
-from ofa_compile.options import CompileOptions, SupernetOptions
+from ofa_compile.options import CompileOptions, SupernetOptions, default_workspace
 from ofa_compile.progress import ProgressCallback, no_progress
 from ofa_compile.space import Architecture, SearchSpace, macs, num_parameters, search_space
+from ofa_compile.tuning.choose import tuned_configs
 from ofa_compile.workflows import selection
 from ofa_compile.workflows.prepared_subnet import prepared_subnet
 from ofa_compile.workflows.subnets import IMAGENET_MEAN, IMAGENET_STD, is_embedded
@@ -93,6 +94,7 @@ def compile_bundle(options: CompileOptions, progress: ProgressCallback = no_prog
             contents,
             reference=subnet.reference if options.verify else None,
             cache=cache,
+            tuned=tuned_configs(target, options.workspace or default_workspace(target.name)),
             progress=progress,
         )
 
@@ -159,7 +161,13 @@ def compile(
         preprocessing = Preprocessing(height=shape[2], width=shape[3], mean=mean, std=std)
         contents = BundleContents(preprocessing=preprocessing, labels=labels)
         return build_bundle(
-            onnx_path, spec, Path(output), contents, reference=reference, progress=progress
+            onnx_path,
+            spec,
+            Path(output),
+            contents,
+            reference=reference,
+            tuned=tuned_configs(spec, default_workspace(spec.name)),
+            progress=progress,
         )
 
 

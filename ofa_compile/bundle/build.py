@@ -201,6 +201,7 @@ def _manifest(
         "weights_bytes": compiled.weights_bytes,
         "arena_bytes": compiled.arena_bytes,
         "num_kernel_calls": len(compiled.steps),
+        "num_tuned_kernel_calls": compiled.num_tuned,
     }
     return Manifest(
         input_shape=tuple(compiled.input_shape),

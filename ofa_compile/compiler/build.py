@@ -43,6 +43,8 @@ class CompiledNetwork:
         Scratch memory of one run; constants in the binary.
     object_cache_hits, object_cache_misses
         Kernels taken from the cache, and compiled.
+    num_tuned
+        Kernel calls whose configuration comes from tuning.
     """
 
     library: Path
@@ -54,6 +56,7 @@ class CompiledNetwork:
     weights_bytes: int
     object_cache_hits: int
     object_cache_misses: int
+    num_tuned: int = 0
 
 
 @dataclass(frozen=True)
@@ -144,6 +147,7 @@ def compile_onnx(
         weights_bytes=len(prepared.weights),
         object_cache_hits=len(prepared.objects) - prepared.misses,
         object_cache_misses=prepared.misses,
+        num_tuned=sum((tuned or {}).get(s["key"]) == s["config"] for s in facts["steps"]),
     )
 
 

@@ -106,7 +106,9 @@ class _Lowering:
         if not configs:
             msg = f"no kernel serves {workload.to_dict()}"
             raise CompilationError(msg)
-        return dict(self.choose_config(workload) or configs[0])
+        chosen = self.choose_config(workload)
+        # Tuned with an older kernel, a configuration may not exist any more.
+        return dict(chosen) if chosen is not None and chosen in configs else dict(configs[0])
 
     def call(
         self,

@@ -12,13 +12,11 @@ from typing import Any
 
 from ofa_compile.errors import ArtifactError, UserInputError
 from ofa_compile.hardware.target_spec import TargetSpec
-from ofa_compile.tuning.database import Config, TuningDatabase, TuningResults
+from ofa_compile.tuning.database import Config, TuningDatabase, TuningResults, preferred
 from ofa_compile.tuning.fingerprint import kernel_digest, tuning_facts, tuning_fingerprint
 
 SHIPPED_SCHEMA_VERSION = 1
 _PACKAGE = "ofa_compile.tuning.shipped"
-# Below this gain the difference is noise, and the default stays the default.
-_MIN_GAIN = 0.02
 
 
 def database_path(workspace: Path, target: TargetSpec) -> Path:
@@ -92,15 +90,8 @@ def write_configs(path: Path, target: TargetSpec, results: TuningResults) -> int
 
 
 def _better_than_default(results: TuningResults) -> dict[str, Config]:
-    chosen = {}
-    for records in results:
-        best = results.best(records[0].workload)
-        default = next((r for r in records if r.is_default and r.status == "ok"), None)
-        if best is None or best.time_us is None or best.is_default:
-            continue
-        if default is None or (default.time_us or 0.0) > (1 + _MIN_GAIN) * best.time_us:
-            chosen[best.workload.key] = best.config
-    return chosen
+    chosen = (preferred(records) for records in results)
+    return {r.workload.key: r.config for r in chosen if r is not None and not r.is_default}
 
 
 def _compact(text: str) -> str:

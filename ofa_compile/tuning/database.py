@@ -18,6 +18,9 @@ logger = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
 
+MIN_GAIN = 0.02
+"""Below this gain over the default, a difference is noise."""
+
 Config = dict[str, int]
 Status = Literal["ok", "wrong", "crash", "timeout", "build"]
 STATUSES: tuple[Status, ...] = ("ok", "wrong", "crash", "timeout", "build")
@@ -42,9 +45,10 @@ class TuningRecord:
     error
         What went wrong, in words.
     time_us
-        Lower quartile over rounds of the mean time of a run, in microseconds.
+        Time of a run in microseconds: the lower quartile of the default's rounds, times the median
+        ratio to the default in rounds that both ran.
     spread
-        Median over rounds relative to `time_us`, minus one.
+        Half the 16-84 % range of those ratios (for the default, of its times), as a fraction.
     roofline_share
         Time that the machine's peaks allow, over `time_us`.
     is_default
@@ -189,13 +193,26 @@ class TuningResults:
         return fastest(self.of(workload))
 
     def configs(self) -> dict[str, Config]:
-        """Return the best configuration of every workload, by the workload's key."""
+        """Return the configuration to use for every workload, by the workload's key.
+
+        The default, unless another one beats it by more than the noise.
+        """
         chosen = {}
         for key, records in self._by_key.items():
-            best = fastest(records.values())
+            best = preferred(records.values())
             if best is not None:
                 chosen[key] = best.config
         return chosen
+
+
+def preferred(records: Iterable[TuningRecord]) -> TuningRecord | None:
+    """Return the fastest record, or the default's where the difference is noise."""
+    found = list(records)
+    best = fastest(found)
+    default = fastest(record for record in found if record.is_default)
+    if best is None or default is None or best.time_us is None or default.time_us is None:
+        return best
+    return best if default.time_us > (1 + MIN_GAIN) * best.time_us else default
 
 
 def fastest(records: Iterable[TuningRecord]) -> TuningRecord | None:

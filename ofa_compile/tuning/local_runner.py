@@ -26,14 +26,14 @@ class TimingPlan:
     Attributes
     ----------
     rounds
-        Turns that every candidate gets.
+        Turns that every candidate gets; the best get three times as many.
     turn_us
         Length of a turn.
     timeout_s
         A candidate that is silent for so long hangs.
     """
 
-    rounds: int = 15
+    rounds: int = 9
     turn_us: float = 1000.0
     timeout_s: float = 10.0
 
@@ -110,7 +110,7 @@ class LocalRunner:
             ],
         }
         found: dict[int, TrialResult] = {}
-        current = 0
+        current = -1
         try:
             for reply in self._worker.call(request, self._timing.timeout_s):
                 if "starting" in reply:
@@ -118,11 +118,13 @@ class LocalRunner:
                 else:
                     number = reply.pop("result")
                     found[number] = TrialResult(**reply)
-        except TuningError as error:  # for instance, the library cannot be loaded
-            return {current: TrialResult("crash", str(error))}
+        except TuningError as error:
+            if current < 0:  # not a candidate's fault
+                raise
+            return {current: TrialResult("crash", str(error))}  # say, it cannot be loaded
         except WorkerFailure as failure:
             status: Status = "timeout" if failure.is_timeout else "crash"
-            return {current: TrialResult(status, str(failure))}
+            return {max(0, current): TrialResult(status, str(failure))}
         if any(result.status == "wrong" for result in found.values()):
             self._worker.retire()  # who knows what else it wrote to
         return found

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,9 +26,9 @@ _GUARD = 64  # values behind the output that no kernel may touch
 _GUARD_VALUE = np.float32(-123.5)
 _MAX_COPIES = 64
 _WARMUP_CALLS = 2
-# After so many rounds, candidates slower than the best by this factor are out.
-_PRUNE_AFTER = 3
-_PRUNE_FACTOR = 1.25
+# Besides the first candidate; they run this many times the rounds again.
+_FINALISTS = 2
+_FINAL_ROUNDS = 2
 
 Array = NDArray[np.float32]
 
@@ -71,10 +70,9 @@ def _run(request: dict[str, Any], reply: Reply) -> None:
             loaded[number] = item
         else:
             reply(result=number, status="wrong", error=error)
-    for number, times in _rounds(timer, loaded, request, reply).items():
-        quartile = float(np.quantile(times, 0.25))
-        spread = float(np.median(times)) / quartile - 1.0
-        reply(result=number, status="ok", time_us=quartile, spread=spread)
+    race = _Race(timer, loaded, request["turn_us"], reply)
+    for number, (time_us, spread) in race.run(request["rounds"]).items():
+        reply(result=number, status="ok", time_us=time_us, spread=spread)
 
 
 def _read(path: str) -> dict[str, Array]:
@@ -131,30 +129,62 @@ def _difference(item: _Loaded, expected: Array) -> str | None:
     return f"differs by {error:.1e} of the largest value; {TOLERANCE:.0e} is allowed"
 
 
-def _rounds(
-    timer: Any, loaded: dict[int, _Loaded], request: dict[str, Any], reply: Reply
-) -> dict[int, list[float]]:
-    """Give every candidate one turn a round, so that a busy moment hits all of them."""
-    times: dict[int, list[float]] = {number: [] for number in loaded}
-    calls = dict[int, int]()
-    for number, item in loaded.items():
-        reply(starting=number)
-        _time(timer, item, _WARMUP_CALLS)
-        once = _time(timer, item, max(_WARMUP_CALLS, item.copies // 4))
-        calls[number] = max(1, round(request["turn_us"] / max(once, 1e-3)))
-    for turn in range(request["rounds"]):
-        if turn == _PRUNE_AFTER and times:
-            limit = _PRUNE_FACTOR * min(min(values) for values in times.values())
-            calls = {n: c for n, c in calls.items() if min(times[n]) <= limit}
-        for number in _alternating(list(calls), turn):
-            reply(starting=number)
-            times[number].append(_time(timer, loaded[number], calls[number]))
-    return times
+class _Race:
+    """Times candidates in rounds: a busy moment hits all of them, and cancels in the ratios.
+
+    Every round gives each candidate one turn; what counts is the median over rounds of its time
+    over that of the first candidate. The best of them and the first then run more rounds among
+    themselves, so that nobody wins by luck.
+    """
+
+    def __init__(
+        self, timer: Any, loaded: dict[int, _Loaded], turn_us: float, reply: Reply
+    ) -> None:
+        self._timer, self._loaded, self._reply = timer, loaded, reply
+        self._calls = {number: self._turn_length(number, turn_us) for number in loaded}
+
+    def run(self, rounds: int) -> dict[int, tuple[float, float]]:
+        """Return time and spread of every candidate, as in `TuningRecord`."""
+        if not self._loaded:
+            return {}
+        first = min(self._loaded)
+        times = self._rounds(list(self._loaded), rounds)
+        found = _relative(times, first)
+        order = sorted(found, key=lambda number: found[number][0])
+        finalists = sorted({first, *order[:_FINALISTS]})
+        if len(finalists) > 1:
+            found.update(_relative(self._rounds(finalists, _FINAL_ROUNDS * rounds), first))
+        return found
+
+    def _turn_length(self, number: int, turn_us: float) -> int:
+        """Warm up, and return how many calls make a turn."""
+        item = self._loaded[number]
+        self._reply(starting=number)
+        _time(self._timer, item, _WARMUP_CALLS)
+        once = _time(self._timer, item, max(_WARMUP_CALLS, item.copies // 4))
+        return max(1, round(turn_us / max(once, 1e-3)))
+
+    def _rounds(self, numbers: list[int], rounds: int) -> dict[int, list[float]]:
+        times: dict[int, list[float]] = {number: [] for number in numbers}
+        for turn in range(rounds):
+            for number in numbers if turn % 2 == 0 else reversed(numbers):
+                self._reply(starting=number)
+                seconds = _time(self._timer, self._loaded[number], self._calls[number])
+                times[number].append(seconds)
+        return times
 
 
-def _alternating(numbers: Sequence[int], turn: int) -> Sequence[int]:
-    """Return the candidates forwards and backwards in turn."""
-    return numbers if turn % 2 == 0 else numbers[::-1]
+def _relative(times: dict[int, list[float]], first: int) -> dict[int, tuple[float, float]]:
+    """Turn ratios to the first candidate into microseconds, with half their 16-84 % range."""
+    base = np.array(times[first])
+    scale = float(np.quantile(base, 0.25))
+    found = {}
+    for number, values in times.items():
+        ratios = np.array(values) / base if number != first else base / np.median(base)
+        low, high = np.quantile(ratios, [0.16, 0.84])
+        median = float(np.median(ratios))
+        found[number] = (scale * median, float(0.5 * (high - low) / median))
+    return found
 
 
 def _time(timer: Any, item: _Loaded, calls: int) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ofa_compile.tuning.database import preferred
 from ofa_compile.tuning.plan import Plan
 
 
@@ -11,7 +12,7 @@ def speedup(plan: Plan) -> float:
     """Return the default time of the tuned workloads over their best time, weighted by use."""
     default_us = best_us = 0.0
     for task in plan.tasks:
-        best = plan.results.best(task.workload)
+        best = preferred(plan.results.of(task.workload))
         default = _default_us(plan, task.workload)
         if best is not None and best.time_us is not None and default is not None:
             best_us += task.expected_count * best.time_us
@@ -23,7 +24,7 @@ def gains(plan: Plan) -> list[dict[str, Any]]:
     """List the tuned workloads whose default is not the best, the most valuable gain first."""
     rows = []
     for task in plan.tasks:
-        best = plan.results.best(task.workload)
+        best = preferred(plan.results.of(task.workload))
         default = _default_us(plan, task.workload)
         if best is None or best.time_us is None or default is None or best.is_default:
             continue

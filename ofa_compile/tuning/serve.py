@@ -22,7 +22,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def serve(handler: Handler) -> None:
-    """Answer requests from stdin until it closes; the last reply to each says `done`.
+    """Say `ready`, then answer requests from stdin; the last reply to each says `done`.
 
     Parameters
     ----------
@@ -41,6 +41,7 @@ def serve(handler: Handler) -> None:
         channel.write(json.dumps(fields) + "\n")
         channel.flush()
 
+    reply(ready=True)
     for line in sys.stdin:
         try:
             handler(json.loads(line), reply)

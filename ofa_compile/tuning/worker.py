@@ -17,6 +17,8 @@ from typing import IO, Any
 
 from ofa_compile.errors import TuningError
 
+# Imports on a busy machine; a candidate's own time-out begins when they are done.
+_START_TIMEOUT_S = 120.0
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
@@ -56,9 +58,9 @@ class Worker:
         WorkerFailure
             If the process dies, or is silent for `timeout_s`; it is then killed.
         TuningError
-            If the worker says that it cannot do what was asked.
+            If the worker cannot start, or says that it cannot do what was asked.
         """
-        process = self._started()
+        process = self._process or self._start()
         assert process.stdin is not None
         try:
             process.stdin.write(json.dumps(request).encode() + b"\n")
@@ -90,22 +92,29 @@ class Worker:
         self.kill()
         self.retire()
 
-    def _started(self) -> subprocess.Popen[bytes]:
+    def _start(self) -> subprocess.Popen[bytes]:
+        """Start the process and wait until it is ready for requests."""
         with self._lock:
             if self._is_closed:
                 msg = "the tuner is closing"
                 raise WorkerFailure(msg)
-            if self._process is None:
-                self._pending = b""
-                self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
-                self._process = subprocess.Popen(
-                    [sys.executable, "-m", self._module, str(os.getpid())],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=self._stderr,
-                    env={**os.environ, **_ENVIRONMENT},
-                )
-            return self._process
+            self._pending = b""
+            self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
+            process = self._process = subprocess.Popen(
+                [sys.executable, "-m", self._module, str(os.getpid())],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._stderr,
+                env={**os.environ, **_ENVIRONMENT},
+            )
+        try:
+            self._read_line(process, _START_TIMEOUT_S)
+        except WorkerFailure as err:
+            if self._is_closed:
+                raise
+            msg = f"{self._module} does not start: {err}"
+            raise TuningError(msg) from err
+        return process
 
     def _read_line(self, process: subprocess.Popen[bytes], timeout_s: float) -> bytes:
         assert process.stdout is not None

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ofa_compile.cache import digest
 from ofa_compile.errors import DataError, DeviceUnavailableError
 from ofa_compile.hardware.target_spec import TargetSpec, load_target
 from ofa_compile.options import FitLatencyOptions, MeasureOptions, default_workspace
 from ofa_compile.progress import ProgressCallback, no_progress
 from ofa_compile.space import SearchSpace, search_space
+from ofa_compile.tuning.choose import tuned_configs
 from ofa_compile.workflows.selection import latency_predictor_path
 
 if TYPE_CHECKING:
@@ -28,11 +32,11 @@ def latency_dataset_path(workspace: Path) -> Path:
     return workspace / "latency.jsonl"
 
 
-def code_version() -> str:
-    """Name the code generator that today's times belong to."""
+def code_version(tuned: Mapping[str, Mapping[str, int]]) -> str:
+    """Name the code generator and the tuning that today's times belong to."""
     from ofa_compile.compiler.objects import code_fingerprint
 
-    return code_fingerprint()[:12]
+    return digest(code_fingerprint(), json.dumps(tuned, sort_keys=True))[:12]
 
 
 def measure_target(
@@ -47,22 +51,26 @@ def measure_target(
     """
     target = load_target(options.target)
     space = search_space(options.space)
-    path = latency_dataset_path(options.workspace or default_workspace(target.name))
+    workspace = options.workspace or default_workspace(target.name)
     if target.is_emulated:
         message = f"this machine cannot run code for '{target.name}', so it cannot time it"
         hint = "`search` and `compile` estimate instead; or reach a board: runner.kind = 'rpc'"
         raise DeviceUnavailableError(message, hint=hint)
 
     on = _measure_on_boards if target.runner.kind == "rpc" else _measure_here
-    report = on(options, target, space, path, progress)
-    return {"dataset": str(path), "target": target.name, **dataclasses.asdict(report)}
+    report = on(options, target, space, workspace, progress)
+    return {
+        "dataset": str(latency_dataset_path(workspace)),
+        "target": target.name,
+        **dataclasses.asdict(report),
+    }
 
 
 def _measure_here(
     options: MeasureOptions,
     target: TargetSpec,
     space: SearchSpace,
-    path: Path,
+    workspace: Path,
     progress: ProgressCallback,
 ) -> MeasureReport:
     from ofa_compile.measurement.dataset import LatencyDataset
@@ -70,15 +78,17 @@ def _measure_here(
     from ofa_compile.measurement.native_builder import native_builder
     from ofa_compile.supernet import load_supernet
 
+    tuned = tuned_configs(target, workspace)
+    supernet = load_supernet(None, space=space)
     return measure_subnets(
         space,
         target,
         options.count,
-        build=native_builder(target, load_supernet(None, space=space), threads=options.threads),
-        dataset=LatencyDataset(path),
+        build=native_builder(target, supernet, threads=options.threads, tuned=tuned),
+        dataset=LatencyDataset(latency_dataset_path(workspace)),
         resolution=options.resolution,
         seed=options.seed,
-        config=MeasureConfig(threads=options.threads, code=code_version()),
+        config=MeasureConfig(threads=options.threads, code=code_version(tuned)),
         progress=progress,
     )
 
@@ -87,7 +97,7 @@ def _measure_on_boards(
     options: MeasureOptions,
     target: TargetSpec,
     space: SearchSpace,
-    path: Path,
+    workspace: Path,
     progress: ProgressCallback,
 ) -> FleetReport:
     """Measure on all boards of the target that are free now."""
@@ -102,19 +112,20 @@ def _measure_on_boards(
     from ofa_compile.remote.session import Board
     from ofa_compile.supernet import load_supernet
 
-    config = MeasureConfig(timing=BOARD_TIMING, threads=options.threads, code=code_version())
+    tuned = tuned_configs(target, workspace)
+    config = MeasureConfig(timing=BOARD_TIMING, threads=options.threads, code=code_version(tuned))
     description = describe_target(target)
     num_boards = count_free_boards(description)
     supernet = load_supernet(None, space=space)
 
     def build(architecture: Architecture, folder: Path) -> BuiltSubnet:
-        return build_subnet(architecture, folder, target, supernet)
+        return build_subnet(architecture, folder, target, supernet, tuned=tuned)
 
     def deploy(built: BuiltSubnet, board: Board) -> BoardRunner:
         return built.deploy(board, options.threads)
 
     return measure_fleet(
-        SampleLog(space, target, LatencyDataset(path), config),
+        SampleLog(space, target, LatencyDataset(latency_dataset_path(workspace)), config),
         choose_architectures(
             space, options.count, seed=options.seed, resolution=options.resolution
         ),
@@ -147,8 +158,8 @@ def fit_latency_predictor(
     if not path.is_file():
         message = f"there is no latency data set at {path}"
         raise DataError(message, hint=f"ofa-compile measure --target {target.name} --count 100")
-    matching = LatencyDataset(path).records(
-        target_fingerprint=target.fingerprint, code=code_version()
+    matching = LatencyDataset(latency_dataset_path(workspace)).records(
+        target_fingerprint=target.fingerprint, code=code_version(tuned_configs(target, workspace))
     )
     records = [
         record
@@ -159,7 +170,7 @@ def fit_latency_predictor(
     ]
     if not records:
         message = f"{path} has no successful records of '{options.space}' on '{target.name}' with "
-        message += f"{options.threads} thread(s) and this version of the kernels"
+        message += f"{options.threads} thread(s) and this version of the kernels and their tuning"
         raise DataError(message, hint=f"ofa-compile measure --target {target.name} --count 100")
     progress(f"fitting on {len(records)} subnets")
     predictor = LatencyPredictor(

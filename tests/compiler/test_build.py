@@ -235,11 +235,24 @@ def test_tuned_configurations_are_part_of_the_key(tmp_path: Path, host: TargetSp
     path = small_net().save(tmp_path / "net.onnx")
     first = compile_onnx(path, host, tmp_path / "a", cache=cache)
     (step,) = [s for s in first.steps if s["workload"]["kind"] == "depthwise"]
-    tuned = {step["key"]: {"outputs": 3}}
+    assert (step["config"], first.num_tuned) == ({"outputs": 14}, 0)
+    tuned = {step["key"]: {"outputs": 4}}
     second = compile_onnx(path, host, tmp_path / "b", cache=cache, tuned=tuned)
-    assert second.object_cache_misses == 1
+    assert (second.object_cache_misses, second.num_tuned) == (1, 1)
     (step,) = [s for s in second.steps if s["workload"]["kind"] == "depthwise"]
-    assert step["config"] == {"outputs": 3}
+    assert step["config"] == {"outputs": 4}
+
+
+def test_a_configuration_that_the_kernel_no_longer_has_gives_way_to_the_default(
+    tmp_path: Path, host: TargetSpec
+) -> None:
+    cache = Cache(tmp_path / "cache")
+    path = small_net().save(tmp_path / "net.onnx")
+    first = compile_onnx(path, host, tmp_path / "a", cache=cache)
+    tuned = {step["key"]: {"outputs": 99} for step in first.steps}
+    second = compile_onnx(path, host, tmp_path / "b", cache=cache, tuned=tuned)
+    assert (second.object_cache_misses, second.num_tuned) == (0, 0)
+    assert second.library.read_bytes() == first.library.read_bytes()
 
 
 # The library

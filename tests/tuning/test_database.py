@@ -59,6 +59,14 @@ def test_the_best_is_the_fastest_right_and_latest_one(tmp_path: Path) -> None:
     assert len(results.tried(POINTWISE)) == 3
 
 
+def test_the_default_stays_where_another_is_better_by_noise_only() -> None:
+    default = record(2.03, config={"vectors": 1, "rows": 7}, is_default=True)
+    assert TuningResults([default, record(2.0)]).configs() == {POINTWISE.key: default.config}
+    assert TuningResults([default, record(1.9)]).configs() == {POINTWISE.key: record().config}
+    failed = record(1.0, status="crash", is_default=True)
+    assert TuningResults([failed, record(1.9)]).configs() == {POINTWISE.key: record().config}
+
+
 def test_only_records_of_this_machine_and_these_kernels_count(tmp_path: Path) -> None:
     database = TuningDatabase(tmp_path / "tuning.jsonl")
     other_config = {"vectors": 1, "rows": 7}
