@@ -162,6 +162,8 @@ class TuneOptions(_Options):
     ----------
     resolutions
         Input sizes; empty for all of the space's.
+    architecture
+        JSON file: tune only what this subnet needs.
     budget_minutes, max_trials
         Stop after this time, or so many trials; None leaves both to the target file.
     roofline_share
@@ -175,6 +177,7 @@ class TuneOptions(_Options):
     target: str = "host"
     space: str = DEFAULT_SUPERNET
     resolutions: tuple[int, ...] = ()
+    architecture: Path | None = None
     budget_minutes: float | None = None
     max_trials: int | None = None
     roofline_share: float = 0.95

@@ -22,6 +22,10 @@ def tune_command(
         list[int] | None,
         typer.Option("--resolution", help="Input size; may be repeated  [default: all]."),
     ] = None,
+    architecture: Annotated[
+        Path | None,
+        typer.Option("--architecture", help="JSON file: tune only what this subnet needs."),
+    ] = None,
     budget_minutes: Annotated[
         float | None, typer.Option("--budget-minutes", min=0, help="Stop after this time.")
     ] = None,
@@ -55,6 +59,7 @@ def tune_command(
         target=target,
         space=space,
         resolutions=tuple(resolution or ()),
+        architecture=architecture,
         budget_minutes=budget_minutes,
         max_trials=max_trials,
         roofline_share=roofline_share,

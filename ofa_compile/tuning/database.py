@@ -8,7 +8,7 @@ import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from ofa_compile.compiler.workload import Workload, workload_from_dict
 from ofa_compile.errors import ArtifactError
@@ -20,6 +20,8 @@ SCHEMA_VERSION = 1
 
 MIN_GAIN = 0.02
 """Below this gain over the default, a difference is noise."""
+# The same for noisy rounds: a median of 18 has a standard error of 0.3 times their spread.
+_SPREAD_SHARE = 0.5
 
 Config = dict[str, int]
 Status = Literal["ok", "wrong", "crash", "timeout", "build"]
@@ -212,7 +214,8 @@ def preferred(records: Iterable[TuningRecord]) -> TuningRecord | None:
     default = fastest(record for record in found if record.is_default)
     if best is None or default is None or best.time_us is None or default.time_us is None:
         return best
-    return best if default.time_us > (1 + MIN_GAIN) * best.time_us else default
+    noise = max(MIN_GAIN, _SPREAD_SHARE * max(best.spread or 0.0, default.spread or 0.0))
+    return best if default.time_us > (1 + noise) * best.time_us else default
 
 
 def fastest(records: Iterable[TuningRecord]) -> TuningRecord | None:
@@ -226,7 +229,7 @@ def config_key(config: Config) -> str:
     return json.dumps(config, sort_keys=True, separators=(",", ":"))
 
 
-def record_summary(records: Iterable[TuningRecord]) -> dict[str, Any]:
+def record_summary(records: Iterable[TuningRecord]) -> dict[Status, int]:
     """Count records by status."""
     counts = dict.fromkeys(STATUSES, 0)
     for record in records:

@@ -114,12 +114,14 @@ def _pool(work: w.Pool, draw: Draw) -> Case:
     total = np.sum(list(windows(x, work, 0.0)), axis=0)
     inside = np.sum(list(windows(np.ones_like(x), work, 0.0)), axis=0)
     count = work.kernel[0] * work.kernel[1] if work.count_padding else inside
-    return Case(work, [x], total / count)
+    mean: Doubles = total / count
+    return Case(work, [x], mean)
 
 
 def _global_pool(work: w.GlobalPool, draw: Draw) -> Case:
     x = draw(work.batch, work.positions, work.channels)
-    return Case(work, [x], x.mean(axis=1, dtype=np.float64))
+    mean: Doubles = x.mean(axis=1, dtype=np.float64)
+    return Case(work, [x], mean)
 
 
 def _scale_channels(work: w.ScaleChannels, draw: Draw) -> Case:

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
+from typing import Any
 
 from ofa_compile.compiler.workload import Workload
 from ofa_compile.errors import TuningError
@@ -99,13 +100,13 @@ class Tuner:
             self._start_running()
             if not self._building and not self._running:
                 return
-            done, _ = wait([*self._building, *self._running], return_when=FIRST_COMPLETED)
-            for future in done:
-                if future in self._building:
-                    del self._building[future]
-                    self._built.append(future.result())
-                else:
-                    waiting.extendleft(self._finish(future))
+            pending: list[Future[Any]] = [*self._building, *self._running]
+            wait(pending, return_when=FIRST_COMPLETED)
+            for building in [future for future in self._building if future.done()]:
+                del self._building[building]
+                self._built.append(building.result())
+            for running in [future for future in self._running if future.done()]:
+                waiting.extendleft(self._finish(running))
 
     def _first_jobs(self) -> list[Job]:
         """Return one job per task that is not tuned; the default on its own first."""

@@ -6,21 +6,24 @@ import dataclasses
 import os
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ofa_compile.errors import DeviceUnavailableError
+from ofa_compile.compiler.workload import Workload
+from ofa_compile.errors import DeviceUnavailableError, UserInputError
 from ofa_compile.hardware.target_spec import TargetSpec, load_target
 from ofa_compile.options import TuneOptions, default_workspace
 from ofa_compile.progress import ProgressCallback, no_progress
-from ofa_compile.space import search_space
+from ofa_compile.space import Architecture, search_space
 from ofa_compile.tuning.builder import BuilderPool
 from ofa_compile.tuning.choose import database_path, write_configs
 from ofa_compile.tuning.database import TuningDatabase, TuningRecord, record_summary
 from ofa_compile.tuning.fingerprint import kernel_digest, tuning_fingerprint
 from ofa_compile.tuning.jobs import Builder, Runner
+from ofa_compile.tuning.layer_workloads import workloads_of
 from ofa_compile.tuning.local_runner import LocalRunner
 from ofa_compile.tuning.plan import Plan, StopRule, make_tasks
 from ofa_compile.tuning.report import gains, speedup
@@ -87,13 +90,24 @@ def tune_target(options: TuneOptions, progress: ProgressCallback = no_progress) 
 def _make_plan(
     options: TuneOptions, target: TargetSpec, database: TuningDatabase, builder: Builder
 ) -> Plan:
-    space = search_space(options.space)
-    union = workload_union(space, options.resolutions or space.resolutions)
+    union = _workloads(options)
     tasks = make_tasks(union, builder.describe(list(union)))
     results = database.results(tuning_fingerprint(target), kernel_digest())
     share = options.roofline_share
     stop = StopRule(roofline_share=share, max_trials=target.tuning.max_trials_per_task)
     return Plan(tasks, results, Roofline(target.core), stop)
+
+
+def _workloads(options: TuneOptions) -> dict[Workload, float]:
+    """Return the workloads of the space, or of the one subnet that was asked for."""
+    space = search_space(options.space)
+    if options.architecture is None:
+        return workload_union(space, options.resolutions or space.resolutions)
+    if options.resolutions:
+        message = "an architecture has its own resolution; --resolution is for whole spaces"
+        raise UserInputError(message, hint="drop one of the two options")
+    layers = space.layers(Architecture.from_file(options.architecture))
+    return {workload: float(n) for workload, n in Counter(workloads_of(layers)).items()}
 
 
 def _budget(options: TuneOptions, target: TargetSpec) -> TuningBudget:

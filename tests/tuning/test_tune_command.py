@@ -17,6 +17,7 @@ from ofa_compile.cli.app import run_app
 from ofa_compile.errors import MissingDependencyError
 from ofa_compile.hardware.target_spec import load_target
 from ofa_compile.hardware.toolchain import find_linker
+from ofa_compile.space import search_space
 from ofa_compile.tuning.choose import database_path, tuned_configs
 from ofa_compile.tuning.database import TuningDatabase
 
@@ -43,6 +44,12 @@ def test_tunes_resumes_and_is_used(tmp_path: Path, capsys: pytest.CaptureFixture
     assert plan["coverage"]["num_tuned"] == 0
     assert plan["coverage"]["num_trials"] > plan["coverage"]["num_workloads"]
     assert plan["coverage"]["forecast_s"] > 0
+    smallest = tmp_path / "smallest.json"
+    smallest.write_text(search_space("ofa_mbv3_cifar").smallest(24).to_json(), encoding="utf-8")
+    arguments = ["tune", "--workspace", str(tmp_path), "--json", "--quiet", "--dry-run"]
+    assert run_app([*arguments, "--architecture", str(smallest)]) == 0
+    one = json.loads(capsys.readouterr().out)["coverage"]
+    assert 0 < one["num_workloads"] < plan["coverage"]["num_workloads"]
     output = tmp_path / "best.json"
     first = tune(tmp_path, capsys, "--max-trials", "6", "--output", str(output))
     assert (first["num_trials"], first["trials"]["ok"]) == (6, 6)
@@ -64,6 +71,8 @@ def test_tunes_resumes_and_is_used(tmp_path: Path, capsys: pytest.CaptureFixture
         (("--target", "arm64"), 4, "cannot run code for 'arm64'"),
         (("--resolution", "33"), 2, "resolution 33 is outside ofa_mbv3_cifar"),
         (("--space", "nonsense"), 2, "unknown search space"),
+        (("--architecture", "no.json"), 2, "no.json"),
+        (("--architecture", "no.json", "--resolution", "32"), 2, "has its own resolution"),
     ],
 )
 def test_what_cannot_be_tuned_is_an_error(
