@@ -10,7 +10,7 @@ JOBS ?= 2
 DEMO := demo
 IMAGES ?=
 
-.PHONY: help venv system demo test test-slow test-all check format bench clean
+.PHONY: help venv system system-tests demo test test-slow test-all check format bench clean
 
 help:
 	@echo "make demo      set up, compile for arm64, classify photographs with the arm64 binary"
@@ -30,15 +30,19 @@ $(VENV)/.installed: pyproject.toml
 system:
 	@scripts/system-packages.sh
 
+# The same for the tests of the vulkan target, which need a software device.
+system-tests:
+	@scripts/system-packages.sh vulkan
+
 demo: venv system
 	$(BIN)/ofa-compile --target arm64 --output $(DEMO)/bundle
 	@photos="$$($(BIN)/python scripts/sample_photos.py)"; \
 	$(BIN)/ofa-compile run $(DEMO)/bundle --top 3 $$(printf -- '--image %s ' $$photos $(IMAGES))
 
-test: venv system
+test: venv system-tests
 	$(PYTEST) -n $(JOBS)
 
-test-slow: venv system
+test-slow: venv system-tests
 	$(PYTEST) -m slow -n $(JOBS) || [ $$? -eq 5 ]  # 5: there are none
 
 test-all: test test-slow

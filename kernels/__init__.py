@@ -9,8 +9,21 @@ from ofa_compile.kernels import (
     depthwise,
     elementwise,
     global_pool,
+    gpu_maps,
+    gpu_product,
+    gpu_windows,
     pointwise,
     window_pool,
 )
 
-__all__ = ["convolution", "depthwise", "elementwise", "global_pool", "pointwise", "window_pool"]
+__all__ = [
+    "convolution",
+    "depthwise",
+    "elementwise",
+    "global_pool",
+    "gpu_maps",
+    "gpu_product",
+    "gpu_windows",
+    "pointwise",
+    "window_pool",
+]

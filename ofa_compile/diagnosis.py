@@ -16,6 +16,7 @@ from ofa_compile.errors import OfaCompileError, TargetSpecError
 from ofa_compile.hardware import host
 from ofa_compile.hardware.target_spec import TargetSpec, load_target
 from ofa_compile.hardware.toolchain import ZIG, find_emulator, find_linker, install_hint
+from ofa_compile.hardware.vulkan_devices import check_vulkan
 
 _PROGRAM = (
     "#include <math.h>\nint main(int n, char **v) { (void)v; return sqrt(n * 9.0) != 3.0; }\n"
@@ -68,6 +69,10 @@ def check_target(name_or_path: str | Path) -> list[Check]:
     ]
     if checks[-1].is_ok:
         checks.append(_attempt("test program", lambda: _build_and_run(target)))
+    if target.is_vulkan:
+        checks.append(_attempt("shader compiler", _describe_glslang))
+        if target.is_native:
+            checks.append(_attempt("Vulkan device", _describe_vulkan))
     return checks
 
 
@@ -93,6 +98,16 @@ def _construct_tvm_target(target: TargetSpec) -> str:
 def _describe_linker(target: TargetSpec) -> str:
     linker = find_linker(target)
     return f"{linker.name}: {linker.version()}"
+
+
+def _describe_glslang() -> str:
+    from ofa_compile.compiler.vulkan.spirv import find_glslang
+
+    return find_glslang().version
+
+
+def _describe_vulkan() -> str:
+    return "; ".join(map(str, check_vulkan()))
 
 
 def _build_and_run(target: TargetSpec) -> str:
@@ -130,6 +145,7 @@ def examine_machine() -> list[Check]:
         Check(name="Python", is_ok=True, detail=platform.python_version()),
         *(_package(name, why) for name, why in _PACKAGES.items()),
         *(_program(name, why) for name, why in _PROGRAMS.items()),
+        dataclasses.replace(_attempt("Vulkan", _describe_vulkan), needed_for="the vulkan target"),
     ]
 
 
@@ -146,6 +162,7 @@ _PROGRAMS = {
     "gcc": "x86-64 and host targets",
     "aarch64-linux-gnu-gcc": "arm64 targets",
     "qemu-aarch64": "running arm64 bundles here",
+    "glslangValidator": "the vulkan target",
 }
 
 

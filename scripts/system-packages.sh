@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Install what pip cannot bring: a C compiler, and for arm64 a cross compiler and QEMU.
+# With the word "vulkan": also a software Vulkan device, its validation layer and tools for shaders.
 # Never fails: where it may not install, it says what is missing, and what needs it is skipped.
 set -euo pipefail
 
@@ -13,6 +14,13 @@ if [ "$(uname -m)" != aarch64 ]; then
     need aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu
     need qemu-aarch64 qemu-user
     [ -e /usr/aarch64-linux-gnu/lib/libc.a ] || missing+=(libc6-dev-arm64-cross)
+fi
+if [ "${1:-}" = vulkan ]; then
+    need glslangValidator glslang-tools
+    need spirv-val spirv-tools
+    ls /usr/share/vulkan/icd.d/*.json >/dev/null 2>&1 || missing+=(mesa-vulkan-drivers libvulkan1)
+    [ -e /usr/share/vulkan/explicit_layer.d/VkLayer_khronos_validation.json ] ||
+        missing+=(vulkan-validationlayers)
 fi
 [ ${#missing[@]} -gt 0 ] || exit 0
 

@@ -30,7 +30,20 @@ def _lacks_gpu() -> str | None:
     return None if shutil.which("nvidia-smi") else "no NVIDIA GPU (nvidia-smi not found)"
 
 
-_REQUIREMENTS = {"arm64": _lacks_arm64, "gpu": _lacks_gpu}
+def _lacks_vulkan() -> str | None:
+    from ofa_compile.compiler.vulkan.spirv import find_glslang
+    from ofa_compile.errors import OfaCompileError
+    from ofa_compile.hardware.vulkan_devices import check_vulkan
+
+    try:
+        check_vulkan()
+        find_glslang()
+    except OfaCompileError as err:
+        return f"{err}; {err.hint}"
+    return None
+
+
+_REQUIREMENTS = {"arm64": _lacks_arm64, "gpu": _lacks_gpu, "vulkan": _lacks_vulkan}
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

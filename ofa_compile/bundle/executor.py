@@ -17,6 +17,7 @@ from ofa_compile.errors import DeviceError, DeviceUnavailableError, MissingDepen
 from ofa_compile.hardware.board_address import board_address
 from ofa_compile.hardware.host import has_flags, host_arch
 from ofa_compile.hardware.toolchain import install_hint
+from ofa_compile.hardware.vulkan_devices import check_vulkan
 from ofa_compile.remote.program import is_on_board
 
 # Exit code of the executable when a logit is not finite; the logits are written all the same.
@@ -27,7 +28,8 @@ _TIMEOUT_PER_INPUT_S = 300.0
 
 def is_native(target: Mapping[str, Any]) -> bool:
     """Tell whether this machine runs code for a target (as `describe_target` wrote it)."""
-    is_linux_cpu = "android" not in target["triple"] and target["tvm_target"]["kind"] == "llvm"
+    is_known = target["tvm_target"]["kind"] in ("llvm", "vulkan")
+    is_linux_cpu = is_known and "android" not in target["triple"]
     same_arch = target["arch"] == host_arch()
     return bool(is_linux_cpu and same_arch and has_flags(tuple(target["requires"])))
 
@@ -38,11 +40,14 @@ def emulator_command(target: Mapping[str, Any]) -> list[str]:
     Raises
     ------
     DeviceUnavailableError
-        If this machine cannot run the code and the target names no emulator.
+        If this machine cannot run the code and the target names no emulator, or if it lacks the
+        Vulkan device that the target needs.
     MissingDependencyError
         If the emulator is not installed.
     """
     if is_native(target):
+        if target["tvm_target"]["kind"] == "vulkan":
+            check_vulkan()
         return []
     if not target["emulator"]:
         needs = f" with {', '.join(target['requires'])}" if target["requires"] else ""

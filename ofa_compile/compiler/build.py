@@ -9,17 +9,22 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ofa_compile.cache import Cache, digest
-from ofa_compile.compiler.link import Linker
+from ofa_compile.compiler.link import CPU_RUNTIME, VULKAN_RUNTIME, Linker
 from ofa_compile.compiler.objects import NAMESPACE, code_fingerprint
 from ofa_compile.compiler.onnx_file import onnx_identity
 from ofa_compile.errors import UserInputError
 from ofa_compile.hardware.target_spec import TargetSpec
 from ofa_compile.hardware.toolchain import find_linker
+
+if TYPE_CHECKING:
+    from ofa_compile.compiler.emit_c import NetworkSource
+    from ofa_compile.compiler.objects import KernelObject
+    from ofa_compile.compiler.plan import Plan
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +96,7 @@ def compile_onnx(
     onnx_path
         Float32 network with one input (N, C, H, W) and one output, static shapes.
     target
-        Hardware target of TVM kind "llvm".
+        Hardware target of TVM kind "llvm" or "vulkan".
     output_dir
         Folder that receives `libsubnet.so` and, with `network_meta`, `subnet`.
     symbol_prefix
@@ -115,14 +120,18 @@ def compile_onnx(
     onnx_path = Path(onnx_path)
     identity = onnx_identity(onnx_path)
     cache = cache or Cache()
-    linker = Linker(find_linker(target), cache)
+    runtime = VULKAN_RUNTIME if target.is_vulkan else CPU_RUNTIME
+    linker = Linker(find_linker(target), cache, runtime)
     key = digest(
         identity,
         target.fingerprint,
         code_fingerprint(),
         json.dumps(tuned or {}, sort_keys=True),
     )
-    prepared = _load(cache, key) or _prepare(onnx_path, target, cache, key, tuned or {}, progress)
+    namespace = "shaders" if target.is_vulkan else NAMESPACE
+    prepared = _load(cache, key, namespace) or _prepare(
+        onnx_path, target, cache, key, tuned or {}, progress
+    )
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
     except OSError as err:
@@ -160,20 +169,12 @@ def _prepare(
     progress: Progress | None,
 ) -> _Prepared:
     """Import, rewrite, lower and generate code: everything before the link."""
-    from ofa_compile.compiler.emit_c import emit_network
-    from ofa_compile.compiler.import_onnx import import_onnx
-    from ofa_compile.compiler.kernel_registry import VectorMachine
-    from ofa_compile.compiler.lower import lower
-    from ofa_compile.compiler.objects import compile_objects, symbol_of
-    from ofa_compile.compiler.pipeline import run_passes
-
-    graph = import_onnx(onnx_path)
-    run_passes(graph)
-    machine = VectorMachine.of(target)
-    plan = lower(graph, machine, lambda workload: tuned.get(workload.key))
-    objects = compile_objects(plan, target, machine, cache, progress)
-    symbols = {number: symbol_of(step, target) for number, step in enumerate(plan.steps)}
-    source = emit_network(plan, symbols, f"ofa-compile {target.name} {key[:12]}")
+    version = f"ofa-compile {target.name} {key[:12]}"
+    if target.is_vulkan:
+        from ofa_compile.compiler.vulkan.prepare import prepare_vulkan as prepare
+    else:
+        prepare = _prepare_cpu
+    plan, objects, symbols, source = prepare(onnx_path, target, cache, version, tuned, progress)
     facts: dict[str, Any] = {
         "input_shape": plan.input_shape,
         "output_shape": plan.output_shape,
@@ -198,6 +199,31 @@ def _prepare(
     )
 
 
+def _prepare_cpu(
+    onnx_path: Path,
+    target: TargetSpec,
+    cache: Cache,
+    version: str,
+    tuned: dict[str, dict[str, int]],
+    progress: Progress | None,
+) -> tuple[Plan, list[KernelObject], dict[int, str], NetworkSource]:
+    """Return the plan, its objects, the symbol of every step's kernel, and generated sources."""
+    from ofa_compile.compiler.emit_c import emit_network
+    from ofa_compile.compiler.import_onnx import import_onnx
+    from ofa_compile.compiler.kernel_registry import VectorMachine
+    from ofa_compile.compiler.lower import lower
+    from ofa_compile.compiler.objects import compile_objects, symbol_of
+    from ofa_compile.compiler.pipeline import run_passes
+
+    graph = import_onnx(onnx_path)
+    run_passes(graph)
+    machine = VectorMachine.of(target)
+    plan = lower(graph, machine, lambda workload: tuned.get(workload.key))
+    objects = compile_objects(plan, target, machine, cache, progress)
+    symbols = {number: symbol_of(step, target) for number, step in enumerate(plan.steps)}
+    return plan, objects, symbols, emit_network(plan, symbols, version)
+
+
 def _store(cache: Cache, key: str, c_source: str, weights: bytes, facts: dict[str, Any]) -> None:
     buffer = io.BytesIO()
     np.savez(
@@ -209,7 +235,7 @@ def _store(cache: Cache, key: str, c_source: str, weights: bytes, facts: dict[st
     cache.put("plans", key, buffer.getvalue())
 
 
-def _load(cache: Cache, key: str) -> _Prepared | None:
+def _load(cache: Cache, key: str, namespace: str) -> _Prepared | None:
     """Return a network prepared before, if it and all its objects are still in the cache."""
     path = cache.get("plans", key)
     if path is None:
@@ -221,7 +247,7 @@ def _load(cache: Cache, key: str) -> _Prepared | None:
             )
         parsed = json.loads(facts)
         text = c_source.decode()
-        objects = [cache.get(NAMESPACE, name) for name in parsed["objects"]]
+        objects = [cache.get(namespace, name) for name in parsed["objects"]]
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as err:
         logger.warning("ignoring a damaged cache entry (%s)", err)
         return None

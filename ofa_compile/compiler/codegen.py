@@ -41,6 +41,23 @@ def _lowering() -> Any:
     )
 
 
+def lower_kernel(name: str, function: PrimFunc, target: Target) -> PrimFunc:
+    """Lower one of our kernels to what a generator of text can spell: no vector loops, no floor.
+
+    Raises
+    ------
+    BuildError
+        If TVM refuses it.
+    """
+    attributes = {"global_symbol": name, "tirx.noalias": True, "target": target}
+    try:
+        with target:
+            return _lowering()(IRModule({name: function.with_attrs(attributes)}))[name]
+    except Exception as err:
+        msg = f"TVM cannot lower the kernel {name}: {err}"
+        raise BuildError(msg, hint="this is a bug in a kernel; please report it") from err
+
+
 def make_module(functions: dict[str, PrimFunc], target: Target) -> Any:
     """Lower and compile PrimFuncs into one LLVM module; keys are the C symbols."""
     prepared = {

@@ -73,7 +73,7 @@ def emit_network(plan: Plan, symbols: Mapping[int, str], version: str) -> Networ
         Text that the library reports about itself.
     """
     offsets, arena_bytes = place_buffers(plan)
-    constant_offsets, weights = _join_constants(plan)
+    constant_offsets, weights = join_constants(plan)
 
     def address(ref: Ref) -> str:
         if ref.space == "input":
@@ -121,7 +121,7 @@ def grain(step: Step) -> int:
     return min(step.num_tiles, max(1, -(-_MACS_PER_CLAIM // per_tile)))
 
 
-def _join_constants(plan: Plan) -> tuple[list[int], bytes]:
+def join_constants(plan: Plan, alignment: int = ALIGNMENT) -> tuple[list[int], bytes]:
     """Lay constants one after the other, each aligned; equal ones share their place."""
     places: dict[bytes, int] = {}
     offsets, chunks, position = [], [], 0
@@ -129,8 +129,8 @@ def _join_constants(plan: Plan) -> tuple[list[int], bytes]:
         data = np.ascontiguousarray(constant, "<f4").tobytes()
         if data not in places:
             places[data] = position
-            padding = -len(data) % ALIGNMENT
+            padding = -len(data) % alignment
             chunks.append(data + b"\0" * padding)
             position += len(data) + padding
         offsets.append(places[data])
-    return offsets, b"".join(chunks) or b"\0" * ALIGNMENT
+    return offsets, b"".join(chunks) or b"\0" * alignment

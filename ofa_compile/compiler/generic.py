@@ -18,13 +18,13 @@ from ofa_compile.compiler.workload import Generic
 from ofa_compile.errors import UnsupportedOperatorError
 
 if TYPE_CHECKING:
-    from ofa_compile.compiler.lower import _Lowering
+    from ofa_compile.compiler.lower import Lowering
 
 GENERIC_FUNCTIONS: dict[str, PrimFunc] = {}
 """Workload key -> its flattened function, for the code generator of the same process."""
 
 
-def lower_generic(lowering: _Lowering, node: Node) -> None:
+def lower_generic(lowering: Lowering, node: Node) -> None:
     """Append the steps that compute `node`.
 
     Raises
@@ -69,7 +69,7 @@ def lower_generic(lowering: _Lowering, node: Node) -> None:
 
 
 def _append(
-    lowering: _Lowering, op: str, function: PrimFunc, arguments: list[Ref], shape: Sequence[int]
+    lowering: Lowering, op: str, function: PrimFunc, arguments: list[Ref], shape: Sequence[int]
 ) -> Ref:
     _check_float32(op, function)
     workload = Generic(op, script_of(function))

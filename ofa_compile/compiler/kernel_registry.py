@@ -43,48 +43,71 @@ class VectorMachine:
         )
 
 
+# A compute unit hides the latency of memory with a few threads per lane.
+_THREADS_PER_LANE = 8
+
+
+@dataclass(frozen=True)
+class GpuMachine:
+    """What a kernel needs to know of a GPU."""
+
+    wanted_threads: int
+    """Threads that keep it busy; tiles get smaller where a layer has fewer."""
+
+    @classmethod
+    def of(cls, target: TargetSpec) -> GpuMachine:
+        """Read the machine off a hardware target: its cores are compute units."""
+        lanes = target.core.cores * max(1, target.core.vector_bits // 32)
+        return cls(wanted_threads=lanes * _THREADS_PER_LANE)
+
+
+Machine = VectorMachine | GpuMachine
+
+
 class Kernel(Protocol):
     """One hand-written implementation of a kind of workload.
 
     The PrimFunc of `build` takes one float32 pointer for each input, packed constant and output,
     in that order, then the half-open range of tiles (`begin`, `end`: int32) that this call
-    computes. Tiles are independent, so threads split the range.
+    computes. Tiles are independent, so threads split the range. A GPU's kernel (`family` "gpu",
+    `machine` a `GpuMachine`) is one launch instead: its extents are constants, and it takes no
+    range.
     """
 
     kind: str
 
-    def configs(self, workload: Any, machine: VectorMachine) -> Sequence[Config]:
+    def configs(self, workload: Any, machine: Any) -> Sequence[Config]:
         """Alternatives worth measuring, the default first; empty when it does not apply."""
 
-    def num_tiles(self, workload: Any, config: Config, machine: VectorMachine) -> int:
+    def num_tiles(self, workload: Any, config: Config, machine: Any) -> int:
         """Independent pieces of work."""
 
     def pack(
         self,
         workload: Any,
         config: Config,
-        machine: VectorMachine,
+        machine: Any,
         constants: Mapping[str, NDArray[np.float32]],
     ) -> list[NDArray[np.float32]]:
         """Arrange weights (and bias) as the kernel reads them."""
 
-    def build(self, workload: Any, config: Config, machine: VectorMachine) -> Any:
+    def build(self, workload: Any, config: Config, machine: Any) -> Any:
         """Generate the PrimFunc."""
 
 
-_KERNELS: dict[str, Kernel] = {}
+_KERNELS: dict[tuple[str, str], Kernel] = {}
 
 K = TypeVar("K", bound=Kernel)
 
 
 def register(kernel: type[K]) -> type[K]:
     """Class decorator: make an instance of `kernel` serve its kind of workload."""
-    _KERNELS[kernel.kind] = kernel()
+    _KERNELS[getattr(kernel, "family", "cpu"), kernel.kind] = kernel()
     return kernel
 
 
-def find_kernel(workload: Workload) -> Kernel | None:
-    """Return the kernel that serves `workload`, or None."""
+def find_kernel(workload: Workload, family: str = "cpu") -> Kernel | None:
+    """Return the kernel that serves `workload` on CPUs or GPUs ("cpu", "gpu"), or None."""
     import ofa_compile.kernels  # noqa: F401  (its modules register themselves)
 
-    return _KERNELS.get(workload.kind)
+    return _KERNELS.get((family, workload.kind))

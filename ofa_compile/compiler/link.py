@@ -8,19 +8,55 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 from ofa_compile.cache import Cache, digest
 from ofa_compile.errors import BuildError
 from ofa_compile.hardware.toolchain import Toolchain
 
-# Needed by both; the executable adds its own.
-_LIBRARY_SOURCES = ("ofa_pool.c", "ofa_run.c", "ofa_session.c")
 _EXECUTABLE_SOURCES = ("image.c", "options.c")
 # These read the generated network_meta.h.
 _META_SOURCES = ("main.c", "report.c")
 _FLAGS = ("-std=c11", "-O2", "-fPIC", "-fvisibility=hidden", "-ffunction-sections", "-pthread")
 _LINK_FLAGS = ("-pthread", "-Wl,--gc-sections", "-Wl,--build-id=none", "-Wl,-s")
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What runs a network on one kind of machine.
+
+    Attributes
+    ----------
+    sources
+        C files of library and executable.
+    has_static_executable
+        Whether the executable needs nothing of the machine it runs on.
+    embeds_objects
+        Whether kernel objects are data that the network's C file includes, not code to link.
+    libraries
+        What to link with.
+    """
+
+    sources: tuple[str, ...]
+    has_static_executable: bool
+    embeds_objects: bool
+    libraries: tuple[str, ...]
+
+
+CPU_RUNTIME = Runtime(
+    sources=("ofa_pool.c", "ofa_run.c", "ofa_session.c"),
+    has_static_executable=True,
+    embeds_objects=False,
+    libraries=("-lm",),
+)
+# A driver is a shared library, which a static executable cannot load.
+VULKAN_RUNTIME = Runtime(
+    sources=("vulkan_device.c", "vulkan_cache.c", "vulkan_program.c", "vulkan_session.c"),
+    has_static_executable=False,
+    embeds_objects=True,
+    libraries=("-lm", "-ldl"),
+)
 
 
 def runtime_folder() -> Path:
@@ -31,8 +67,9 @@ def runtime_folder() -> Path:
 class Linker:
     """Compiles C with one tool chain, through the cache, and links."""
 
-    def __init__(self, toolchain: Toolchain, cache: Cache) -> None:
+    def __init__(self, toolchain: Toolchain, cache: Cache, runtime: Runtime = CPU_RUNTIME) -> None:
         self.toolchain = toolchain
+        self.runtime = runtime
         self.cache = cache
         self.sources = runtime_folder()
         headers = sorted(self.sources.glob("*.h"))
@@ -77,10 +114,12 @@ class Linker:
             (folder / "weights.bin").write_bytes(weights)
             (folder / "network.c").write_text(network_c, encoding="utf-8")
             kernels = [self._copy(path, folder) for path in objects]
+            if self.runtime.embeds_objects:
+                kernels = []
             with ThreadPoolExecutor(2) as pool:
                 shared = [
                     pool.submit(self._compile_cached, name, "", (), folder)
-                    for name in _LIBRARY_SOURCES
+                    for name in self.runtime.sources
                 ]
                 define = (f"-DOFA_PREFIX={symbol_prefix}",)
                 shared.append(pool.submit(self._compile_cached, "subnet_abi.c", "", define, folder))
@@ -145,12 +184,15 @@ class Linker:
         target = (output / "libsubnet.so").resolve()
         flags = ["-shared", "-Wl,-soname,libsubnet.so", f"-Wl,--version-script={script.name}"]
         command = [*self.toolchain.command, *flags, *_LINK_FLAGS, "-o", str(target)]
-        self._run([*command, *objects, "-lm"], folder)
+        self._run([*command, *objects, *self.runtime.libraries], folder)
 
     def _link_executable(self, output: Path, objects: list[str], folder: Path) -> None:
         target = (output / "subnet").resolve()
-        command = [*self.toolchain.static_command, *_LINK_FLAGS, "-o", str(target)]
-        self._run([*command, *objects, "-lm"], folder)
+        driver = self.toolchain.command
+        if self.runtime.has_static_executable:
+            driver = self.toolchain.static_command
+        command = [*driver, *_LINK_FLAGS, "-o", str(target)]
+        self._run([*command, *objects, *self.runtime.libraries], folder)
 
     def _run(self, command: list[str], folder: Path) -> None:
         try:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ofa_compile.compiler.generic import lower_generic
 from ofa_compile.compiler.graph import Graph, Node, Value
-from ofa_compile.compiler.kernel_registry import Config, VectorMachine, find_kernel
+from ofa_compile.compiler.kernel_registry import Config, Machine, VectorMachine, find_kernel
 from ofa_compile.compiler.passes.place_scales import is_pointwise
 from ofa_compile.compiler.plan import Plan, Ref, Step
 from ofa_compile.compiler.workload import (
@@ -40,14 +40,7 @@ def lower(graph: Graph, machine: VectorMachine, choose_config: ChooseConfig) -> 
     CompilationError
         If an operation has neither a kernel nor a generic lowering.
     """
-    lowering = _Lowering(graph, machine, choose_config)
-    for node in graph.nodes:
-        lowering.lower_node(node)
-    lowering.plan.output = lowering.read(graph.output, "nchw")
-    if lowering.plan.output.space != "buffer":
-        msg = "the network computes nothing: its output is its input or a constant"
-        raise CompilationError(msg)
-    return lowering.plan
+    return Lowering(graph, machine, choose_config).run()
 
 
 def _grow_to(pool: Pool, out_height: int, out_width: int) -> Pool:
@@ -63,24 +56,39 @@ def _is_neutral(shape: tuple[int, ...]) -> bool:
     return len(shape) != 4 or shape[1] == 1 or shape[2] * shape[3] == 1
 
 
-class _Lowering:
+class Lowering:
     """Holds the plan under construction and where each value lives, in which layout."""
 
-    def __init__(self, graph: Graph, machine: VectorMachine, choose_config: ChooseConfig) -> None:
+    family = "cpu"
+
+    def __init__(self, graph: Graph, machine: Machine, choose_config: ChooseConfig) -> None:
+        self.graph = graph
         self.machine = machine
         self.choose_config = choose_config
         self.plan = Plan(graph.input.shape, graph.output.shape)
         self.places: dict[tuple[int, str], Ref] = {}
         self.put(graph.input, Ref("input"), "nchw")
 
+    def run(self) -> Plan:
+        """Lower every node and return the plan."""
+        for node in self.graph.nodes:
+            self.lower_node(node)
+        self.plan.output = self.read(self.graph.output, "nchw")
+        if self.plan.output.space != "buffer":
+            msg = "the network computes nothing: its output is its input or a constant"
+            raise CompilationError(msg)
+        return self.plan
+
     # Values and their layouts
 
     def put(self, value: Value, ref: Ref, layout: str) -> None:
+        """Note where a value lies in a layout."""
         layouts = ("nchw", "nhwc") if _is_neutral(value.shape) else (layout,)
         for name in layouts:
             self.places[value.id, name] = ref
 
     def has(self, value: Value, layout: str) -> bool:
+        """Whether a value exists in a layout."""
         return (value.id, layout) in self.places
 
     def read(self, value: Value, layout: str) -> Ref:
@@ -101,7 +109,8 @@ class _Lowering:
     # Steps
 
     def config_of(self, workload: Workload) -> dict[str, int]:
-        kernel = find_kernel(workload)
+        """Return the tuned configuration of a workload, else the kernel's default."""
+        kernel = find_kernel(workload, self.family)
         configs = kernel.configs(workload, self.machine) if kernel else []
         if not configs:
             msg = f"no kernel serves {workload.to_dict()}"
@@ -119,7 +128,7 @@ class _Lowering:
     ) -> Ref:
         """Append a kernel call and return its output buffer."""
         config = self.config_of(workload)
-        kernel = find_kernel(workload)
+        kernel = find_kernel(workload, self.family)
         assert kernel is not None
         packed = kernel.pack(workload, config, self.machine, constants or {})
         refs = [self.plan.new_constant(data) for data in packed]
@@ -132,11 +141,16 @@ class _Lowering:
     # Operations
 
     def lower_node(self, node: Node) -> None:
+        """Append the steps of one operation."""
         method = getattr(self, f"_{node.op}", None)
         if node.op in _RESHAPES:
             self.put(node.output, self.read(node.inputs[0], "nchw"), "nchw")
         elif method is None or not method(node):
-            lower_generic(self, node)
+            self.lower_unknown(node)
+
+    def lower_unknown(self, node: Node) -> None:
+        """Lower an operation that no kernel of ours serves."""
+        lower_generic(self, node)
 
     def _convolution(self, node: Node) -> bool:
         weight = node.attrs["weight"]

@@ -33,8 +33,9 @@ def code_fingerprint() -> str:
 
     Read without importing TVM, so that a build from the cache stays quick.
     """
-    packages = ("ofa_compile.kernels", "ofa_compile.compiler", "ofa_compile.compiler.passes")
-    return digest(importlib.metadata.version("apache-tvm"), source_digest(*packages))
+    packages = ("kernels", "compiler", "compiler.passes", "compiler.vulkan")
+    sources = source_digest(*(f"ofa_compile.{package}" for package in packages))
+    return digest(importlib.metadata.version("apache-tvm"), sources)
 
 
 def object_key(step: Step, target: TargetSpec) -> str:

@@ -65,11 +65,20 @@ def round_up(num_bytes: int) -> int:
     return -(-num_bytes // ALIGNMENT) * ALIGNMENT
 
 
-def place_buffers(plan: Plan) -> tuple[list[int], int]:
+def place_buffers(
+    plan: Plan, page: int = _PAGE, page_step: int = _PAGE_STEP
+) -> tuple[list[int], int]:
     """Give every buffer an offset so that buffers alive together do not overlap.
 
     Greedy by size, largest first, each at the lowest free offset (Pisarchyk and Lee, "Efficient
     memory management for deep neural net inference", 2020, section 5.2).
+
+    Parameters
+    ----------
+    plan
+        Steps and buffers.
+    page, page_step
+        Buffer i starts `i * page_step` bytes into a page; a step of 0 aligns all to pages.
 
     Returns
     -------
@@ -84,25 +93,25 @@ def place_buffers(plan: Plan) -> tuple[list[int], int]:
             for other in offsets
             if first[index] <= last[other] and first[other] <= last[index]
         )
-        phase = buffer_phase(index)
+        phase = index * page_step % page
         position = phase
         for start, size in rivals:
             if start - position >= plan.buffer_bytes[index]:
                 break
-            position = max(position, _next_with_phase(start + size, phase))
+            position = max(position, _next_with_phase(start + size, phase, page))
         offsets[index] = position
     arena = max((offsets[i] + plan.buffer_bytes[i] for i in offsets), default=0)
     return [offsets.get(i, 0) for i in range(len(plan.buffer_bytes))], arena
 
 
 def buffer_phase(index: int) -> int:
-    """Return where within a page the buffer of that index begins."""
+    """Return where within a page the buffer of that index begins on a CPU."""
     return index * _PAGE_STEP % _PAGE
 
 
-def _next_with_phase(position: int, phase: int) -> int:
+def _next_with_phase(position: int, phase: int, page: int) -> int:
     """Return the first offset from `position` on that lies at `phase` within a page."""
-    return position + (phase - position) % _PAGE
+    return position + (phase - position) % page
 
 
 def _lifetimes(plan: Plan) -> tuple[dict[int, int], dict[int, int]]:

@@ -63,6 +63,14 @@ class Pointwise(Workload):
 
 
 @dataclass(frozen=True)
+class GatedPointwise(Pointwise):
+    """A pointwise convolution of `x[m, k] * gate[image of m, k]`: squeeze-excite on the way in."""
+
+    kind: ClassVar[str] = "gated_pointwise"
+    batch: int = 1
+
+
+@dataclass(frozen=True)
 class _Windowed(Workload):
     """Fields shared by operations that slide a window over a map."""
 

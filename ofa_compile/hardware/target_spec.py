@@ -175,13 +175,17 @@ class TargetSpec:
     @property
     def arch(self) -> str:
         """Instruction-set family from the LLVM triple: "x86_64", "aarch64", ..."""
-        triple = str(self.tvm_target.get("mtriple", ""))
-        return triple.split("-", 1)[0] if triple else host.host_arch()
+        return self.triple.split("-", 1)[0] if self.triple else host.host_arch()
+
+    @property
+    def is_vulkan(self) -> bool:
+        """Whether kernels run on a Vulkan device; `arch` is then that of the host beside it."""
+        return self.tvm_target.get("kind") == "vulkan"
 
     @property
     def is_native(self) -> bool:
-        """Whether this machine can run the target's code itself."""
-        if self.tvm_target.get("kind") != "llvm" or "android" in self.triple:
+        """Whether this machine can run the target's code itself, a Vulkan driver granted."""
+        if self.tvm_target.get("kind") not in ("llvm", "vulkan") or "android" in self.triple:
             return False
         return self.arch == host.host_arch() and host.has_flags(self.core.requires)
 
@@ -192,8 +196,9 @@ class TargetSpec:
 
     @property
     def triple(self) -> str:
-        """LLVM triple, or an empty string for targets that have none."""
-        return str(self.tvm_target.get("mtriple", ""))
+        """LLVM triple (of a GPU's host), or an empty string for targets that have none."""
+        cpu = self.tvm_target.get("host", self.tvm_target)
+        return str(cpu.get("mtriple", "")) if isinstance(cpu, dict) else ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the resolved target as plain JSON-ready data."""

@@ -28,6 +28,7 @@ _DEBIAN_PACKAGES = {
     "clang": "clang libc6-dev",
     "qemu-aarch64": "qemu-user",
     "qemu-x86_64": "qemu-user",
+    "glslangValidator": "glslang-tools",
 }
 
 

@@ -38,7 +38,9 @@ static int fail(int code, const char *subject, const char *reason) {
 }
 
 static int check_session(int code) {
-    return code == OFA_OK ? 0 : fail(EXIT_RUN, "cannot run the network", ofa_session_error(code));
+    if (code == OFA_OK) return 0;
+    int status = code >= OFA_DEVICE_ERROR ? EXIT_DEVICE : EXIT_RUN;
+    return fail(status, "cannot run the network", ofa_session_error(code));
 }
 
 static int open_run(run *r, const options *o) {

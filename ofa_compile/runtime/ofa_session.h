@@ -11,7 +11,8 @@ enum {
     OFA_MISALIGNED = 2,
     OFA_OUT_OF_MEMORY = 3,
     OFA_BAD_ARGUMENT = 4,
-    OFA_NO_THREADS = 5
+    OFA_NO_THREADS = 5,
+    OFA_DEVICE_ERROR = 32 /* from here on: what only a GPU can do wrong (vulkan_device.h) */
 };
 
 /* All of these lock: calls from several threads are safe and take turns. */

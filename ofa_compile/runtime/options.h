@@ -5,8 +5,8 @@
 #include <stdbool.h>
 #include <stdio.h>
 
-/* Exit codes; 1 and 2 as the ofa-compile command uses them. */
-enum { EXIT_RUN = 1, EXIT_INPUT = 2, EXIT_NOT_FINITE = 3 };
+/* Exit codes; 1, 2 and 4 as the ofa-compile command uses them. */
+enum { EXIT_RUN = 1, EXIT_INPUT = 2, EXIT_NOT_FINITE = 3, EXIT_DEVICE = 4 };
 
 typedef struct {
     const char **images;

@@ -21,17 +21,20 @@ def test_tvm_accepts_it(name: str) -> None:
     spec = load_target(name)
     tvm_target = Target(spec.tvm_target)
     assert tvm_target.kind.name == spec.tvm_target["kind"]
-    assert str(tvm_target.attrs["mcpu"]) == spec.tvm_target["mcpu"]
+    if not spec.is_vulkan:
+        assert str(tvm_target.attrs["mcpu"]) == spec.tvm_target["mcpu"]
 
 
 @pytest.mark.parametrize("name", list_targets())
 def test_facts_agree(name: str) -> None:
     spec = load_target(name)
+    assert spec.toolchain.linkers
+    assert spec.description
+    if spec.is_vulkan:  # facts of a GPU, which has no such rule
+        return
     registers = {128: {32} if spec.arch == "aarch64" else {16}, 256: {16}, 512: {32}}
     assert spec.core.vector_registers in registers[spec.core.vector_bits]
     assert spec.tvm_target["num-cores"] == spec.core.cores
-    assert spec.toolchain.linkers
-    assert spec.description
 
 
 def test_baseline_arm64_demands_nothing_that_a_cortex_a53_lacks() -> None:

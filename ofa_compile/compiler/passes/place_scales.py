@@ -7,19 +7,41 @@ convolution reads the product and the map has more positions than that convoluti
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ofa_compile.compiler.graph import Graph, Node
 
 
 def place_scales(graph: Graph) -> None:
-    """Recognise per-channel gates and put each where it costs least."""
+    """Recognise per-channel gates and put each where it costs a CPU least."""
+    _place(graph, _scales_fewer_weights)
+
+
+def gate_products(graph: Graph) -> None:
+    """Recognise per-channel gates and let the convolution apply each as it reads the map.
+
+    What a GPU does: reading a gate beside the map costs it nothing, a pass of its own does.
+    """
+    _place(graph, lambda node, reader: True)
+
+
+def _place(graph: Graph, pays: Callable[[Node, Node], bool]) -> None:
     for node in graph.nodes:
         gate = _gate(node)
         if gate is not None:
             other = node.inputs[1 - gate]
             node.op, node.inputs = "scale_channels", [other, node.inputs[gate]]
     for node in list(graph.nodes):
-        if node.op == "scale_channels":
-            _move_into_weights(graph, node)
+        reader = _reader(graph, node) if node.op == "scale_channels" else None
+        if reader is not None and pays(node, reader):
+            reader.inputs = [*node.inputs, *reader.inputs[1:]]
+            reader.attrs["scale"] = True
+            graph.nodes.remove(node)
+
+
+def _scales_fewer_weights(node: Node, reader: Node) -> bool:
+    batch, _, height, width = node.inputs[0].shape
+    return bool(batch == 1 and height * width > reader.attrs["weight"].shape[0])
 
 
 def _gate(node: Node) -> int | None:
@@ -33,20 +55,14 @@ def _gate(node: Node) -> int | None:
     return None
 
 
-def _move_into_weights(graph: Graph, node: Node) -> None:
+def _reader(graph: Graph, node: Node) -> Node | None:
+    """Return the pointwise convolution whose map the product is, if nothing else reads it."""
     readers = [n for n in graph.nodes if any(v is node.output for v in n.inputs)]
     if len(readers) != 1 or graph.output is node.output:
-        return
+        return None
     (reader,) = readers
-    x, gate = node.inputs
-    batch, _, height, width = x.shape
     is_data = reader.inputs[0] is node.output and reader.inputs.count(node.output) == 1
-    if not is_data or not is_pointwise(reader) or batch != 1:
-        return
-    if height * width > reader.attrs["weight"].shape[0]:
-        reader.inputs = [x, gate, *reader.inputs[1:]]
-        reader.attrs["scale"] = True
-        graph.nodes.remove(node)
+    return reader if is_data and is_pointwise(reader) else None
 
 
 def is_pointwise(node: Node) -> bool:

@@ -1,0 +1,181 @@
+"""Plan for a GPU -> `network.c` and `weights.bin`: what the Vulkan launcher links against."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+from ofa_compile.compiler.emit_c import NetworkSource, join_constants
+from ofa_compile.compiler.plan import Plan, Ref, Step, place_buffers
+from ofa_compile.errors import BuildError
+
+# The most that a device may ask for (minStorageBufferOffsetAlignment).
+ALIGNMENT = 256
+_FLOAT_BYTES = 4
+
+_HEAD = """\
+/* Generated. One network as tables for the Vulkan launcher. */
+#include "ofa_network.h"
+#include "vulkan_network.h"
+
+#define INCLUDE(symbol, file)              \\
+    __asm__(                               \\
+        ".section .rodata,\\"a\\",%progbits\\n" \\
+        ".balign 16\\n"                     \\
+        ".hidden " #symbol "\\n"            \\
+        ".globl " #symbol "\\n" #symbol ":\\n" \\
+        ".incbin \\"" file "\\"\\n"           \\
+        ".previous\\n")
+
+INCLUDE(ofa_weights, "weights.bin");
+extern const unsigned char ofa_weights[] __attribute__((visibility("hidden")));
+"""
+
+_TAIL = """\
+
+static const vulkan_kernel KERNELS[] = {{
+{kernels}
+}};
+
+{arguments}
+
+static const vulkan_step STEPS[] = {{
+{steps}
+}};
+
+const vulkan_network OFA_VULKAN_NETWORK = {{
+    .weights = ofa_weights,
+    .weights_bytes = {weights_bytes}u,
+    .input_offset = {input_offset}u,
+    .num_kernels = {num_kernels},
+    .kernels = KERNELS,
+    .steps = STEPS,
+}};
+
+const ofa_network OFA_NETWORK = {{
+    .version = "{version}",
+    .input_shape = {{{input_shape}}},
+    .output_shape = {{{output_shape}}},
+    .arena_bytes = {arena_bytes}u,
+    .output_offset = {output_offset}u,
+    .num_steps = {num_steps},
+}};
+"""
+
+
+def emit_tables(
+    plan: Plan, shaders: Mapping[str, Path], keys: list[str], version: str
+) -> NetworkSource:
+    """Generate the C file and the weights blob.
+
+    Parameters
+    ----------
+    plan
+        The steps.
+    shaders
+        Key -> object file of every distinct shader.
+    keys
+        Key of every step's shader.
+    version
+        Text that the library reports about itself.
+
+    Raises
+    ------
+    BuildError
+        If the network needs more than 4 GiB.
+    """
+    tables = _Tables(plan)
+    numbers = {key: number for number, key in enumerate(shaders)}
+    text, kernels = _HEAD, []
+    for key, path in shaders.items():
+        symbol = f"ofa_shader_{numbers[key]}"
+        text += f'INCLUDE({symbol}, "{object_name(path)}");\n'
+        text += f"extern const vulkan_kernel_head {symbol}[] "
+        text += '__attribute__((visibility("hidden")));\n'
+        kernels.append(f"    {{{symbol}, {path.stat().st_size - 16}}},")
+    steps = [
+        f"    {{{numbers[key]}, {int(waits)}, ARGUMENTS_{number}}},"
+        for number, (key, waits) in enumerate(zip(keys, tables.waits(), strict=True))
+    ]
+    arguments = [
+        f"static const vulkan_argument ARGUMENTS_{number}[] = {{{tables.arguments(step)}}};"
+        for number, step in enumerate(plan.steps)
+    ]
+    text += _TAIL.format(
+        kernels="\n".join(kernels),
+        arguments="\n".join(arguments),
+        steps="\n".join(steps),
+        weights_bytes=len(tables.weights),
+        input_offset=tables.input_offset,
+        num_kernels=len(shaders),
+        version=version,
+        input_shape=", ".join(map(str, plan.input_shape)),
+        output_shape=", ".join(map(str, plan.output_shape)),
+        arena_bytes=tables.arena_bytes,
+        output_offset=tables.span(plan.output)[0],
+        num_steps=len(plan.steps),
+    )
+    return NetworkSource(text, tables.weights, tables.arena_bytes)
+
+
+def object_name(path: Path) -> str:
+    """Name under which the linker finds an object, whatever the cache calls it."""
+    return f"kernel_{path.name[:16]}.o"
+
+
+class _Tables:
+    """Where everything lies."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.offsets, self.input_offset = place_buffers(plan, ALIGNMENT, 0)
+        self.input_offset = -(-self.input_offset // ALIGNMENT) * ALIGNMENT
+        self.input_bytes = math.prod(plan.input_shape) * _FLOAT_BYTES
+        # Behind all other buffers: a copy writes it while nothing else runs.
+        self.arena_bytes = self.input_offset + self.input_bytes
+        self.constant_offsets, self.weights = join_constants(plan, ALIGNMENT)
+        if max(self.arena_bytes, len(self.weights)) >= 2**32:
+            msg = f"the network needs {self.arena_bytes + len(self.weights)} bytes on the device"
+            raise BuildError(msg, hint="4 GiB each of weights and of maps is the most")
+
+    def span(self, ref: Ref) -> tuple[int, int]:
+        """Return offset and size of what an argument refers to."""
+        if ref.space == "input":
+            return self.input_offset, self.input_bytes
+        if ref.space == "buffer":
+            return self.offsets[ref.index], self.plan.buffer_bytes[ref.index]
+        return self.constant_offsets[ref.index], self.plan.constants[ref.index].nbytes
+
+    def arguments(self, step: Step) -> str:
+        """Spell the table of a step's arguments."""
+        rows = []
+        for ref in (*step.arguments, step.output):
+            offset, num_bytes = self.span(ref)
+            rows.append(f"{{{int(ref.space == 'constant')}, {offset}, {num_bytes}}}")
+        return ", ".join(rows)
+
+    def waits(self) -> list[bool]:
+        """Say which steps must wait for those before them.
+
+        A step waits if it reads what a step since the last wait wrote, or writes where one read
+        or wrote.
+        """
+        waits = []
+        read: list[tuple[int, int]] = []
+        written: list[tuple[int, int]] = []
+        for step in self.plan.steps:
+            sources = [self.span(ref) for ref in step.arguments if ref.space != "constant"]
+            target = self.span(step.output)
+            must_wait = any(_overlap(s, w) for s in sources for w in written)
+            must_wait = must_wait or any(_overlap(target, other) for other in (*read, *written))
+            if must_wait:
+                read, written = [], []
+            waits.append(must_wait)
+            read += sources
+            written.append(target)
+        return waits
+
+
+def _overlap(a: tuple[int, int], b: tuple[int, int]) -> bool:
+    return a[0] < b[0] + b[1] and b[0] < a[0] + a[1]

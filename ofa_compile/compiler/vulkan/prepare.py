@@ -1,0 +1,45 @@
+"""ONNX file -> sources and shaders of a network for Vulkan: everything before the link."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ofa_compile.cache import Cache
+from ofa_compile.compiler.emit_c import NetworkSource
+from ofa_compile.compiler.import_onnx import import_onnx
+from ofa_compile.compiler.kernel_registry import GpuMachine
+from ofa_compile.compiler.objects import KernelObject
+from ofa_compile.compiler.pipeline import GPU_PASSES, run_passes
+from ofa_compile.compiler.plan import Plan
+from ofa_compile.compiler.vulkan.emit_tables import emit_tables
+from ofa_compile.compiler.vulkan.lower import GpuLowering
+from ofa_compile.compiler.vulkan.shaders import compile_shaders, shader_key
+
+if TYPE_CHECKING:
+    from ofa_compile.hardware.target_spec import TargetSpec
+
+
+def prepare_vulkan(
+    onnx_path: Path,
+    target: TargetSpec,
+    cache: Cache,
+    version: str,
+    tuned: dict[str, dict[str, int]],
+    progress: Any,
+) -> tuple[Plan, list[KernelObject], dict[int, str], NetworkSource]:
+    """Import, rewrite, lower and generate code.
+
+    Returns
+    -------
+    The plan, its objects, the symbol of every step's kernel, and the generated sources.
+    """
+    graph = import_onnx(onnx_path)
+    run_passes(graph, GPU_PASSES)
+    machine = GpuMachine.of(target)
+    plan = GpuLowering(graph, machine, lambda workload: tuned.get(workload.key)).run()
+    objects = compile_shaders(plan, machine, cache, progress)
+    keys = [shader_key(step) for step in plan.steps]
+    source = emit_tables(plan, {key: item.path for key, item in objects.items()}, keys, version)
+    symbols = {number: objects[key].symbol for number, key in enumerate(keys)}
+    return plan, list(objects.values()), symbols, source

@@ -1,0 +1,93 @@
+"""Runs many kernels in one library and compares each with numpy.
+
+The kernels become the steps of a network without sense: inputs are constants, every output has a
+place of its own, and the network's output is the whole arena.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from kernel_references import ACTIVATIONS, Case, make_case
+
+from ofa_compile.bundle.native import NativeLibrary
+from ofa_compile.cache import Cache
+from ofa_compile.compiler.kernel_registry import Config, GpuMachine, find_kernel
+from ofa_compile.compiler.link import VULKAN_RUNTIME, Linker
+from ofa_compile.compiler.plan import Plan, Ref, Step
+from ofa_compile.compiler.vulkan import emit_tables as tables
+from ofa_compile.compiler.vulkan.shaders import compile_shaders, shader_key
+from ofa_compile.compiler.workload import GatedPointwise, Pointwise, Workload
+from ofa_compile.hardware.target_spec import load_target
+from ofa_compile.hardware.toolchain import find_linker
+
+# Sums of up to a few hundred products in float32, relative to the largest result.
+TOLERANCE = 1e-5
+MACHINE = GpuMachine(wanted_threads=64)  # so that small cases take large tiles, too
+
+
+def gated_case(work: GatedPointwise, rng: np.random.Generator) -> Case:
+    """Scale the input of a plain product."""
+    fields = {name: getattr(work, name) for name in ("rows", "in_channels", "out_channels")}
+    plain = Pointwise(**fields, has_residual=work.has_residual)
+    case = make_case(plain, rng)
+    gate = rng.random((work.batch, work.in_channels), dtype=np.float32)
+    x = case.inputs[0].astype(np.float64)
+    weight = case.constants["weight"].astype(np.float64)
+    extra = (x * (np.repeat(gate, work.rows // work.batch, axis=0) - 1.0)) @ weight.T
+    expected = ACTIVATIONS[work.activation](case.expected + extra)
+    return Case(work, [*case.inputs, gate], expected, case.constants)
+
+
+def check(
+    items: Sequence[Workload | tuple[Workload, Config]],
+    folder: Path,
+    cache: Cache,
+    rng: np.random.Generator,
+) -> None:
+    """Assert that each workload, with its default configuration or a given one, is right."""
+    plan = Plan((1, 3, 4, 4), (1, 1))
+    cases = []
+    for item in items:
+        work, config = item if isinstance(item, tuple) else (item, None)
+        case = gated_case(work, rng) if isinstance(work, GatedPointwise) else make_case(work, rng)
+        kernel = find_kernel(work, "gpu")
+        assert kernel is not None
+        config = dict(config or kernel.configs(work, MACHINE)[0])
+        packed = kernel.pack(work, config, MACHINE, case.constants)
+        refs = [plan.new_constant(array) for array in (*case.inputs, *packed)]
+        output = plan.new_buffer(case.expected.size)
+        plan.steps.append(Step(work, config, tuple(refs), output, 1, case.expected.size))
+        cases.append((case, config))
+    offsets, values = run_apart(plan, folder, cache)
+    for (case, config), offset in zip(cases, offsets, strict=True):
+        size = case.expected.size
+        result = values[offset // 4 : offset // 4 + size].reshape(case.expected.shape)
+        error = np.abs(result - case.expected).max() / max(1.0, np.abs(case.expected).max())
+        assert error <= TOLERANCE, f"{case.workload} with {config}: error {error}"
+
+
+def run_apart(plan: Plan, folder: Path, cache: Cache) -> tuple[list[int], np.ndarray]:
+    """Run the steps with a place for every buffer; return the places and the arena's values."""
+    offsets, position = [], 0
+    for num_bytes in plan.buffer_bytes:
+        offsets.append(position)
+        position += -(-num_bytes // tables.ALIGNMENT) * tables.ALIGNMENT
+    plan.output_shape, plan.output = (1, position // 4), Ref("buffer", 0)
+    objects = compile_shaders(plan, MACHINE, cache)
+    keys = [shader_key(step) for step in plan.steps]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tables, "place_buffers", lambda *_: (offsets, position))
+        paths = {key: item.path for key, item in objects.items()}
+        source = tables.emit_tables(plan, paths, keys, "test")
+    linker = Linker(find_linker(load_target("vulkan")), cache, VULKAN_RUNTIME)
+    linker.link(folder, list(paths.values()), source.c_source, source.weights, "ofa_t_", None)
+    with NativeLibrary(folder / "libsubnet.so", "ofa_t_") as library:
+        shape = library.input_shape
+        values = library.run(np.zeros(shape, np.float32))
+    assert math.prod(values.shape) == position // 4
+    return offsets, values.ravel()

@@ -1,0 +1,181 @@
+"""Whole networks on a Vulkan device: numbers, errors, memory, the validation layer."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx_nets import Net, mobile_net, reference
+
+from ofa_compile.bundle.native import NativeLibrary
+from ofa_compile.bundle.network_meta import render_network_meta
+from ofa_compile.bundle.preprocess import Preprocessing
+from ofa_compile.cache import Cache
+from ofa_compile.compiler.build import CompiledNetwork, compile_onnx
+from ofa_compile.compiler.vulkan.shaders import spirv_of
+from ofa_compile.errors import UnsupportedOperatorError
+from ofa_compile.hardware.target_spec import TargetSpec
+
+pytestmark = pytest.mark.vulkan
+
+LAYER = Path("/usr/share/vulkan/explicit_layer.d/VkLayer_khronos_validation.json")
+TOLERANCE = 1e-4
+
+
+@pytest.fixture(scope="module")
+def built(
+    tmp_path_factory: pytest.TempPathFactory, vulkan: TargetSpec, cache: Cache
+) -> tuple[Path, CompiledNetwork]:
+    """A small MobileNet as ONNX, and compiled with its executable."""
+    folder = tmp_path_factory.mktemp("vulkan-net")
+    path = mobile_net().save(folder / "net.onnx")
+    meta = render_network_meta(
+        Preprocessing(height=24, width=20, mean=(0, 0, 0), std=(1, 1, 1)), list("abcde")
+    )
+    return path, compile_onnx(
+        path, vulkan, folder / "out", symbol_prefix="ofa_v_", network_meta=meta, cache=cache
+    )
+
+
+@pytest.fixture
+def library(built: tuple[Path, CompiledNetwork]) -> Iterator[NativeLibrary]:
+    with NativeLibrary(built[1].library, "ofa_v_") as loaded:
+        yield loaded
+
+
+def call(
+    built: tuple[Path, CompiledNetwork], *arguments: str, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the executable."""
+    return subprocess.run(
+        [str(built[1].executable), *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        env={**os.environ, **environment},
+    )
+
+
+def test_a_mobile_network_agrees_with_onnx(
+    built: tuple[Path, CompiledNetwork], library: NativeLibrary, rng: np.random.Generator
+) -> None:
+    x = rng.standard_normal((3, 3, 24, 20), dtype=np.float32)
+    expected = np.concatenate([reference(built[0], x[i : i + 1]) for i in range(3)])
+    assert np.abs(library.run(x) - expected).max() <= TOLERANCE * np.abs(expected).max()
+    # Squeeze-excite is applied by the product that follows.
+    kinds = [step["workload"]["kind"] for step in built[1].steps]
+    assert "gated_pointwise" in kinds
+    assert "scale_channels" not in kinds
+
+
+def test_threads_take_turns(library: NativeLibrary, rng: np.random.Generator) -> None:
+    x = rng.standard_normal((8, 1, 3, 24, 20), dtype=np.float32)
+    alone = [library.run(item) for item in x]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(library.run, x))
+    np.testing.assert_array_equal(alone, together)
+
+
+def test_a_thousand_runs_leak_nothing(library: NativeLibrary) -> None:
+    def resident_pages() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1])
+
+    x = np.zeros((100, 3, 24, 20), np.float32)
+    library.run(x)
+    before = resident_pages()
+    for _ in range(10):
+        library.run(x)
+    # A leak of one descriptor or command buffer a run would be ten times as much.
+    assert (resident_pages() - before) * os.sysconf("SC_PAGESIZE") < 2**20
+
+
+@pytest.mark.skipif(not LAYER.is_file(), reason="no validation layer")
+def test_the_validation_layer_is_silent(built: tuple[Path, CompiledNetwork]) -> None:
+    done = call(
+        built,
+        "--benchmark",
+        "2",
+        "--warmup",
+        "0",
+        VK_INSTANCE_LAYERS="VK_LAYER_KHRONOS_validation",
+        VK_LAYER_ENABLES="VK_VALIDATION_FEATURE_ENABLE_SYNCHRONIZATION_VALIDATION_EXT",
+    )
+    assert done.returncode == 0
+    text = done.stdout + done.stderr
+    assert "2 repeats" in text
+    assert "VUID" not in text
+    assert "Validation" not in text
+    assert "SYNC-" not in text
+
+
+@pytest.mark.skipif(shutil.which("spirv-val") is None, reason="no spirv-val")
+def test_shaders_are_valid(
+    built: tuple[Path, CompiledNetwork], cache: Cache, tmp_path: Path
+) -> None:
+    objects = sorted((cache.root / "shaders").rglob("*"))
+    files = [path for path in objects if path.is_file()]
+    assert len(files) >= 8
+    for number, path in enumerate(files):
+        shader = tmp_path / f"{number}.spv"
+        shader.write_bytes(spirv_of(path.read_bytes()))
+        command = ["spirv-val", "--target-env", "vulkan1.1", str(shader)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ({"OFA_VULKAN_DEVICE": "no such GPU"}, "OFA_VULKAN_DEVICE names no device"),
+        ({"OFA_VULKAN_DEVICE": "97"}, "OFA_VULKAN_DEVICE names no device"),
+        ({"VK_ICD_FILENAMES": "/none", "VK_DRIVER_FILES": "/none"}, "install your GPU's driver"),
+    ],
+)
+def test_no_device_is_a_clear_error(
+    built: tuple[Path, CompiledNetwork], environment: dict[str, str], words: str
+) -> None:
+    done = call(built, "--benchmark", "1", **environment)
+    assert done.returncode == 4
+    assert done.stderr.startswith("error: ")
+    assert words in done.stderr
+
+
+def test_a_device_is_chosen_by_number_or_name(built: tuple[Path, CompiledNetwork]) -> None:
+    for name in ("0", "LLVMpipe"):
+        done = call(built, "--benchmark", "1", "--warmup", "0", OFA_VULKAN_DEVICE=name)
+        if name == "0" or done.returncode == 0:
+            assert "1 repeats" in done.stdout
+        else:  # the machine has another device
+            assert "names no device" in done.stderr
+
+
+def test_pipelines_are_kept_where_asked(
+    built: tuple[Path, CompiledNetwork], tmp_path: Path
+) -> None:
+    arguments = ("--benchmark", "1", "--warmup", "0")
+    assert call(built, *arguments, OFA_VULKAN_CACHE=str(tmp_path)).returncode == 0
+    (file,) = tmp_path.iterdir()
+    kept = file.read_bytes()
+    assert len(kept) >= 40  # its checksum, and at least the driver's header
+    # What is damaged is neither believed nor fatal.
+    file.write_bytes(kept[:20] + b"\xff" + kept[21:])
+    assert call(built, *arguments, OFA_VULKAN_CACHE=str(tmp_path)).returncode == 0
+    nowhere = str(tmp_path / "missing")
+    assert call(built, *arguments, OFA_VULKAN_CACHE=nowhere).returncode == 0
+
+
+def test_an_operator_without_a_kernel(tmp_path: Path, vulkan: TargetSpec, cache: Cache) -> None:
+    net = Net((1, 3, 8, 8))
+    net.conv((3, 4))
+    net.op("Tanh")
+    net.classifier(4)
+    path = net.save(tmp_path / "net.onnx")
+    with pytest.raises(UnsupportedOperatorError, match="'tanh' has no kernel for Vulkan"):
+        compile_onnx(path, vulkan, tmp_path / "out", cache=cache)
