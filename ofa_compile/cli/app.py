@@ -16,6 +16,7 @@ import ofa_compile
 from ofa_compile.cli import (
     cache,
     compile,
+    device,
     doctor,
     evaluate,
     export,
@@ -110,6 +111,7 @@ for _name, _module, _command in (
 ):
     app.command(_name, epilog=_module.EPILOG)(_command)
 app.add_typer(targets.app, name="targets")
+app.add_typer(device.app, name="device")
 app.add_typer(supernet.app, name="supernet")
 app.add_typer(cache.app, name="cache")
 

@@ -1,7 +1,8 @@
-"""`ofa-compile targets`: list, show and check hardware targets."""
+"""`ofa-compile targets`: list, show and check hardware targets, and list boards."""
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Annotated
 
 import typer
@@ -59,6 +60,34 @@ def check_command(
     )
     if not all(c.is_ok for c in checks):
         raise typer.Exit(3)
+
+
+@app.command("devices", epilog="Example: ofa-compile targets devices --tracker 192.168.1.2:9190")
+def devices_command(
+    target: Annotated[
+        str | None, typer.Option("--target", "-t", help="Boards of this target only.")
+    ] = None,
+    tracker: Annotated[
+        str | None, typer.Option("--tracker", help="HOST:PORT  [default: the target's].")
+    ] = None,
+    as_json: opt.Json = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """List the boards that an RPC tracker knows."""
+    from ofa_compile.workflows.devices import list_devices
+
+    endpoint, keys = list_devices(target, tracker)
+    rows = [
+        (key, ", ".join(entry.boards) or "-", len(entry.boards), entry.num_free, entry.num_waiting)
+        for key, entry in keys.items()
+    ]
+    Output(as_json=as_json, quiet=quiet).result(
+        {
+            "tracker": endpoint,
+            "keys": [{"key": key, **dataclasses.asdict(entry)} for key, entry in keys.items()],
+        },
+        table(("key", "boards", "known", "free", "waiting for one"), rows),
+    )
 
 
 def _text(value: object) -> str:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.resources
 import importlib.util
-import subprocess
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from ofa_compile.cache import Cache, digest
-from ofa_compile.errors import BuildError, MissingDependencyError
+from ofa_compile.cache import Cache
+from ofa_compile.errors import MissingDependencyError
 from ofa_compile.hardware.toolchain import find_linker_among
+from ofa_compile.remote.c_build import build_c
 
 GLUE_NAME = "ofa_board_glue.so"
 _SOURCES = ("board_glue.c", "board_process.c", "board_facts.c")
-_FLAGS = ("-std=c11", "-O2", "-fPIC", "-fvisibility=hidden", "-shared", "-Wl,--build-id=none")
-_TIMEOUT_S = 900  # ziglang builds its C library on first use
 
 
 def build_glue(linkers: Sequence[str], arch: str, target: str, cache: Cache | None = None) -> bytes:
@@ -36,29 +32,9 @@ def build_glue(linkers: Sequence[str], arch: str, target: str, cache: Cache | No
     BuildError
         If the compiler fails.
     """
-    cache = cache or Cache()
     toolchain = find_linker_among(linkers, arch, target)
-    sources = Path(str(importlib.resources.files("ofa_compile.runtime")))
-    texts = [(sources / name).read_bytes() for name in (*_SOURCES, "board.h")]
-    include = _ffi_headers()
-    header = (include / "tvm" / "ffi" / "c_api.h").read_bytes()
-    key = digest("board glue", toolchain.version(), *toolchain.command, *_FLAGS, header, *texts)
-    cached = cache.get("runtime", key)
-    if cached is not None:
-        return cached.read_bytes()
-    with tempfile.TemporaryDirectory(prefix="ofa-compile-") as folder:
-        output = Path(folder) / GLUE_NAME
-        paths = [str(sources / name) for name in _SOURCES]
-        command = [*toolchain.command, *_FLAGS, f"-I{include}", *paths, "-o", str(output)]
-        try:
-            subprocess.run(command, check=True, capture_output=True, text=True, timeout=_TIMEOUT_S)
-        except (OSError, subprocess.SubprocessError) as err:
-            printed = str(getattr(err, "stderr", "") or err).strip()[-1000:]
-            msg = f"{toolchain.name} cannot build the board's glue module: {printed}"
-            raise BuildError(msg) from err
-        data = output.read_bytes()
-    cache.put("runtime", key, data)
-    return data
+    flags = ("-fPIC", "-fvisibility=hidden", "-shared", f"-I{_ffi_headers()}")
+    return build_c(toolchain, toolchain.command, flags, _SOURCES, cache or Cache())
 
 
 def _ffi_headers() -> Path:

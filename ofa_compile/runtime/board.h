@@ -15,10 +15,15 @@ typedef struct {
     char output[BOARD_MAX_OUTPUT]; /* standard output and error, in the order of writing */
 } board_result;
 
-/* Run a program of the current folder and wait for it, at most `limit_ms`; then it and whatever
- * it started are killed. argv[0] is its plain file name, argv ends with NULL.
- * Return NULL, or why it cannot be started. */
-const char *board_run(char *const argv[], long limit_ms, board_result *result);
+typedef struct {
+    char *const *argv;     /* argv[0]: plain name of a file in the current folder; NULL at the end */
+    char *const *launcher; /* words to put before it, as argv; NULL for none */
+    long limit_ms;         /* after this it and whatever it started are killed */
+    int watched;           /* a socket whose other end, if it goes, takes the program along; or -1 */
+} board_job;
+
+/* Run a program and wait for it. Return NULL, or why it cannot be started. */
+const char *board_run(const board_job *job, board_result *result);
 
 /* Write facts of the machine as lines of "name=value"; return how many bytes. */
 size_t board_facts(char *text, size_t size);

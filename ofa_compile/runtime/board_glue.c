@@ -68,7 +68,8 @@ EXPORT int __tvm_ffi_ofa_board_run(void *self, const TVMFFIAny *args, int32_t nu
     for (size_t i = 0; i < words.size && count < MAX_ARGUMENTS; i += strlen(command + i) + 1)
         argv[count++] = command + i;
     argv[count] = NULL;
-    const char *reason = board_run(argv, (long)args[0].v_int64, run);
+    board_job job = {.argv = argv, .limit_ms = (long)args[0].v_int64, .watched = -1};
+    const char *reason = board_run(&job, run);
     int code = -1;
     if (reason != NULL) {
         fail(reason);

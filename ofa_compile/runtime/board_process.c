@@ -27,17 +27,20 @@ static long now_ms(void) {
 }
 
 /* In the child, which runs in its parent's memory until execv: system calls and nothing else. */
-static void start(const char *path, char *const argv[], int output, pid_t parent) {
+static void start(char *const argv[], int output, pid_t parent) {
+    static char *const environment[] = {"PATH=/usr/local/bin:/usr/bin:/bin", NULL};
     setpgid(0, 0);
     /* The program must not outlive the session that asked for it. */
     prctl(PR_SET_PDEATHSIG, SIGKILL);
+    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
     if (getppid() != parent) _exit(CANNOT_START);
     signal(SIGPIPE, SIG_DFL);
     int input = open("/dev/null", O_RDONLY);
     if (input >= 0) dup2(input, STDIN_FILENO);
     dup2(output, STDOUT_FILENO);
     dup2(output, STDERR_FILENO);
-    execv(path, argv);
+    if (strchr(argv[0], '/') != NULL) execve(argv[0], argv, environment);
+    else execvpe(argv[0], argv, environment);
     const char *reason = strerror(errno);
     if (write(STDERR_FILENO, reason, strlen(reason)) < 0) _exit(CANNOT_START);
     _exit(CANNOT_START);
@@ -54,12 +57,18 @@ static bool take(int fd, board_result *result) {
     return got > 0;
 }
 
-static void watch(pid_t pid, int fd, long deadline, board_result *result) {
+static bool is_gone(int watched) {
+    struct pollfd end = {.fd = watched, .events = POLLRDHUP};
+    return watched >= 0 && poll(&end, 1, 0) > 0 && (end.revents & (POLLRDHUP | POLLHUP | POLLERR));
+}
+
+static void watch(pid_t pid, int fd, const board_job *job, board_result *result) {
+    long deadline = now_ms() + job->limit_ms;
     bool is_open = true;
     int status = 0;
     while (waitpid(pid, &status, WNOHANG) == 0) {
         long left = deadline - now_ms();
-        if (left <= 0) {
+        if (left <= 0 || is_gone(job->watched)) {
             result->is_timed_out = true;
             kill(-pid, SIGKILL);
             kill(pid, SIGKILL); /* when it has not come to setpgid */
@@ -80,26 +89,45 @@ static void watch(pid_t pid, int fd, long deadline, board_result *result) {
     result->status = WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
 }
 
-const char *board_run(char *const argv[], long limit_ms, board_result *result) {
+/* Join launcher, path and arguments into one list, which ends with NULL. */
+static char **full_command(const board_job *job, char *path) {
+    static char *const none[] = {NULL};
+    char *const *launcher = job->launcher != NULL ? job->launcher : none;
+    size_t count = 0;
+    while (launcher[count] != NULL) ++count;
+    for (char *const *word = job->argv; *word != NULL; ++word) ++count;
+    char **command = malloc((count + 1) * sizeof *command), **next = command;
+    if (command == NULL) return NULL;
+    while (*launcher != NULL) *next++ = *launcher++;
+    *next++ = path;
+    for (char *const *word = job->argv + 1; *word != NULL; ++word) *next++ = *word;
+    *next = NULL;
+    return command;
+}
+
+const char *board_run(const board_job *job, board_result *result) {
     memset(result, 0, offsetof(board_result, output));
-    if (argv[0] == NULL || argv[0][0] == '\0' || argv[0][0] == '.' || strchr(argv[0], '/') != NULL)
+    const char *name = job->argv[0];
+    if (name == NULL || name[0] == '\0' || name[0] == '.' || strchr(name, '/') != NULL)
         return "a program is named by the plain name it was uploaded under";
     char path[512];
-    if (snprintf(path, sizeof path, "./%s", argv[0]) >= (int)sizeof path)
+    if (snprintf(path, sizeof path, "./%s", name) >= (int)sizeof path)
         return "the program's name is too long";
     if (chmod(path, 0700) != 0) return strerror(errno);
     int ends[2];
     if (pipe(ends) != 0) return strerror(errno);
     for (int i = 0; i < 2; ++i) fcntl(ends[i], F_SETFD, FD_CLOEXEC);
+    char **command = full_command(job, path);
     /* Not fork: copying the page tables of a server with TVM in it takes tens of milliseconds. */
-    pid_t parent = getpid(), pid = vfork();
-    if (pid == 0) start(path, argv, ends[1], parent);
+    pid_t parent = getpid(), pid = command != NULL ? vfork() : -1;
+    if (pid == 0) start(command, ends[1], parent);
     const char *reason = pid < 0 ? strerror(errno) : NULL;
     close(ends[1]);
     if (pid > 0) {
         fcntl(ends[0], F_SETFL, O_NONBLOCK);
-        watch(pid, ends[0], now_ms() + limit_ms, result);
+        watch(pid, ends[0], job, result);
     }
     close(ends[0]);
+    free(command);
     return reason;
 }

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from ofa_compile.hardware.board_address import Endpoint
@@ -81,6 +81,43 @@ class StockBoard:
         self.process.wait(10)
         if self.process.stdout is not None:
             self.process.stdout.close()
+
+
+class Daemon:
+    """Our own daemon; `words` are its options beside --listen and --key."""
+
+    def __init__(
+        self,
+        program: Path,
+        key: str,
+        tracker: Endpoint | None = None,
+        *words: str,
+        command: Sequence[str] = (),
+        folder: Path | None = None,
+        token: str = "",
+    ) -> None:
+        arguments = ["--listen", "127.0.0.1:0", "--key", key]
+        arguments += ["--tracker", str(tracker)] if tracker is not None else []
+        arguments += ["--folder", str(folder)] if folder is not None else []
+        environment = {**os.environ, "OFA_COMPILE_BOARD_TOKEN": token}
+        self.process = subprocess.Popen(
+            [*command, str(program), *arguments, *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line, self.stop()
+        self.endpoint = Endpoint("127.0.0.1", int(line.split()[-1]))
+
+    def stop(self, number: int = signal.SIGTERM) -> tuple[int, str]:
+        """End it and return its exit code and its log."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        _, log = self.process.communicate(timeout=20)
+        return self.process.returncode, log
 
 
 @contextlib.contextmanager

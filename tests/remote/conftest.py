@@ -14,6 +14,8 @@ from boards import LocalTracker, StockBoard
 
 from ofa_compile.hardware.board_address import BoardAddress
 from ofa_compile.hardware.host import host_arch
+from ofa_compile.hardware.target_spec import load_target
+from ofa_compile.remote.daemon import build_daemon
 from ofa_compile.remote.glue import build_glue
 from ofa_compile.remote.session import Board, acquire_board
 
@@ -29,6 +31,14 @@ def tracker() -> Iterator[LocalTracker]:
 def glue(_own_cache: None) -> Callable[[], bytes]:
     """Return what makes the glue module for this machine."""
     return lambda: build_glue(["gcc", "cc"], host_arch(), "host")
+
+
+@pytest.fixture(scope="session")
+def daemon_program(_own_cache: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return our daemon, built for this machine."""
+    path = tmp_path_factory.mktemp("daemon") / "board-daemon"
+    build_daemon(load_target("host"), path)
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,61 @@
+"""The daemon for boards: one static executable that serves TVM RPC and needs nothing beside it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from pathlib import Path
+
+from ofa_compile.cache import Cache
+from ofa_compile.errors import UserInputError
+from ofa_compile.hardware.target_spec import TargetSpec
+from ofa_compile.hardware.toolchain import find_linker
+from ofa_compile.remote.c_build import build_c
+
+_SOURCES = (
+    "device_main.c",
+    "device_options.c",
+    "device_session.c",
+    "device_tracker.c",
+    "device_wire.c",
+    "board_process.c",
+    "board_facts.c",
+)
+
+
+def build_daemon(target: TargetSpec, output: Path, cache: Cache | None = None) -> int:
+    """Build the daemon for a target and write it; return its size in bytes.
+
+    Parameters
+    ----------
+    target
+        A Linux target with a C compiler.
+    output
+        The file; an older one is replaced in one step.
+    cache
+        The default one if None.
+
+    Raises
+    ------
+    MissingDependencyError
+        If there is no compiler for the target.
+    BuildError
+        If the compiler fails.
+    UserInputError
+        If the file cannot be written.
+    """
+    toolchain = find_linker(target)
+    data = build_c(toolchain, toolchain.static_command, (), _SOURCES, cache or Cache())
+    temporary = output.with_name(f".{output.name}.{secrets.token_hex(4)}")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(data)
+        temporary.chmod(0o755)
+        os.replace(temporary, output)  # noqa: PTH105 - a running daemon keeps the old file
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        msg = f"cannot write {output}: {error.strerror}"
+        raise UserInputError(msg) from error
+    return len(data)
