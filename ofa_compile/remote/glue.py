@@ -33,11 +33,11 @@ def build_glue(linkers: Sequence[str], arch: str, target: str, cache: Cache | No
         If the compiler fails.
     """
     toolchain = find_linker_among(linkers, arch, target)
-    flags = ("-fPIC", "-fvisibility=hidden", "-shared", f"-I{_ffi_headers()}")
+    flags = ("-fPIC", "-fvisibility=hidden", "-shared", f"-I{ffi_headers()}")
     return build_c(toolchain, toolchain.command, flags, _SOURCES, cache or Cache())
 
 
-def _ffi_headers() -> Path:
+def ffi_headers() -> Path:
     """Return the folder of tvm_ffi's C headers, without importing it."""
     spec = importlib.util.find_spec("tvm_ffi")
     if spec is None or not spec.submodule_search_locations:

@@ -13,6 +13,12 @@
 #define MAX_HEADER 64
 #define EXPORT __attribute__((visibility("default")))
 
+/* The names that TVM looks for behind `ofa_board_facts` and `ofa_board_run`. */
+EXPORT int __tvm_ffi_ofa_board_facts(void *self, const TVMFFIAny *args, int32_t num_args,
+                                     TVMFFIAny *result);
+EXPORT int __tvm_ffi_ofa_board_run(void *self, const TVMFFIAny *args, int32_t num_args,
+                                   TVMFFIAny *result);
+
 static int fail(const char *message) {
     TVMFFIErrorSetRaisedFromCStr("RuntimeError", message);
     return -1;
@@ -44,16 +50,16 @@ static bool view(const TVMFFIAny *any, TVMFFIByteArray *bytes) {
     }
 }
 
-EXPORT int __tvm_ffi_ofa_board_facts(void *self, const TVMFFIAny *args, int32_t num_args,
-                                     TVMFFIAny *result) {
+int __tvm_ffi_ofa_board_facts(void *self, const TVMFFIAny *args, int32_t num_args,
+                              TVMFFIAny *result) {
     (void)self, (void)args, (void)num_args;
     char text[8192];
     return return_bytes(text, board_facts(text, sizeof text), result);
 }
 
 /* (limit_ms, words of the command with a NUL after each) -> "STATUS IS_TIMED_OUT\n" and output. */
-EXPORT int __tvm_ffi_ofa_board_run(void *self, const TVMFFIAny *args, int32_t num_args,
-                                   TVMFFIAny *result) {
+int __tvm_ffi_ofa_board_run(void *self, const TVMFFIAny *args, int32_t num_args,
+                            TVMFFIAny *result) {
     (void)self;
     TVMFFIByteArray words;
     if (num_args != 2 || args[0].type_index != kTVMFFIInt || !view(&args[1], &words))

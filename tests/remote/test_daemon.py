@@ -100,7 +100,7 @@ def test_words_before_each_program(start: Callable[..., Daemon]) -> None:
         assert board.run(["show"], limit_s=10).output == "blue .\n"
 
 
-@pytest.mark.parametrize("name", ["../up", "/etc/passwd", ".profile", "a/b", "x" * 300])
+@pytest.mark.parametrize("name", ["../up", "/etc/passwd", ".profile", "a/b", "a/../b"])
 def test_nothing_outside_the_folder(start: Callable[..., Daemon], name: str) -> None:
     daemon = start()
     for attempt in (

@@ -8,8 +8,9 @@ from stub_build import COMPILERS, FLAGS, RUNTIME, missing_tools
 
 from ofa_compile.bundle.network_meta import render_network_meta
 from ofa_compile.bundle.preprocess import Preprocessing
+from ofa_compile.remote.glue import ffi_headers
 
-# Everything that is linked into a bundle.
+# Everything that is linked into a bundle or runs on a board.
 SOURCES = sorted(path.name for path in RUNTIME.glob("*.c") if not path.name.startswith("torch_"))
 STRICT = ("-O2", "-fPIC", "-Wshadow", "-Wstrict-prototypes", "-Wmissing-prototypes")
 
@@ -22,6 +23,7 @@ def test_sources_compile_without_warnings(tmp_path: Path, platform: str) -> None
     (tmp_path / "network_meta.h").write_text(render_network_meta(preprocessing, ["a", "b"]))
     for name in SOURCES:
         command = [COMPILERS[platform], *FLAGS, *STRICT, "-DOFA_PREFIX=ofa_x_", f"-I{tmp_path}"]
+        command += ["-isystem", str(ffi_headers())]
         done = subprocess.run(
             [*command, "-c", str(RUNTIME / name), "-o", str(tmp_path / "object.o")],
             capture_output=True,
