@@ -164,6 +164,8 @@ class TuneOptions(_Options):
         Input sizes; empty for all of the space's.
     architecture
         JSON file: tune only what this subnet needs.
+    onnx
+        ONNX file: tune what this network needs, instead of a space.
     budget_minutes, max_trials
         Stop after this time, or so many trials; None leaves both to the target file.
     roofline_share
@@ -178,6 +180,7 @@ class TuneOptions(_Options):
     space: str = DEFAULT_SUPERNET
     resolutions: tuple[int, ...] = ()
     architecture: Path | None = None
+    onnx: Path | None = None
     budget_minutes: float | None = None
     max_trials: int | None = None
     roofline_share: float = 0.95

@@ -116,7 +116,7 @@ def build_bundle(
     *,
     reference: Reference | None,
     cache: Cache | None = None,
-    tuned: dict[str, dict[str, int]] | None = None,
+    tuned: dict[str, dict[str, Any]] | None = None,
     progress: Progress | None = None,
 ) -> Bundle:
     """Compile a network, verify the binary and publish it as a folder, all or nothing.

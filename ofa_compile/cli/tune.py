@@ -26,6 +26,10 @@ def tune_command(
         Path | None,
         typer.Option("--architecture", help="JSON file: tune only what this subnet needs."),
     ] = None,
+    onnx: Annotated[
+        Path | None,
+        typer.Option("--onnx", help="ONNX file: tune what this network needs, not a space."),
+    ] = None,
     budget_minutes: Annotated[
         float | None, typer.Option("--budget-minutes", min=0, help="Stop after this time.")
     ] = None,
@@ -60,6 +64,7 @@ def tune_command(
         space=space,
         resolutions=tuple(resolution or ()),
         architecture=architecture,
+        onnx=onnx,
         budget_minutes=budget_minutes,
         max_trials=max_trials,
         roofline_share=roofline_share,
@@ -104,11 +109,15 @@ def _render(report: dict[str, Any]) -> str:
 
 
 def _name(workload: dict[str, Any]) -> str:
-    """Write a workload briefly: its kind and its numbers."""
+    """Write a workload briefly: its kind and its numbers, or its operator."""
+    if workload["kind"] == "generic":
+        return f"generic {workload['operator']}"
     numbers = (v for k, v in workload.items() if k not in ("kind", "batch", "padding"))
     shown = ("x".join(map(str, v)) if isinstance(v, (list, tuple)) else str(v) for v in numbers)
     return " ".join([workload["kind"], *(text for text in shown if text not in ("False", "none"))])
 
 
-def _config(config: dict[str, int]) -> str:
+def _config(config: dict[str, Any]) -> str:
+    if "trace" in config:
+        return "MetaSchedule trace"
     return " ".join(f"{name} {value}" for name, value in config.items()) or "-"

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+VersionOf = Callable[["Plan"], str]
+"""Says what a network of that plan is called, before its code is written."""
+
 Progress = Callable[[str, int, int], None]
 """Called as (what, done, total) while something takes long."""
 
@@ -83,7 +86,7 @@ def compile_onnx(
     symbol_prefix: str = "ofa_subnet_",
     network_meta: str | None = None,
     cache: Cache | None = None,
-    tuned: dict[str, dict[str, int]] | None = None,
+    tuned: dict[str, dict[str, Any]] | None = None,
     progress: Progress | None = None,
 ) -> CompiledNetwork:
     """Compile a network for a target.
@@ -122,16 +125,12 @@ def compile_onnx(
     cache = cache or Cache()
     runtime = VULKAN_RUNTIME if target.is_vulkan else CPU_RUNTIME
     linker = Linker(find_linker(target), cache, runtime)
-    key = digest(
-        identity,
-        target.fingerprint,
-        code_fingerprint(),
-        json.dumps(tuned or {}, sort_keys=True),
-    )
-    namespace = "shaders" if target.is_vulkan else NAMESPACE
-    prepared = _load(cache, key, namespace) or _prepare(
-        onnx_path, target, cache, key, tuned or {}, progress
-    )
+    source = digest(identity, target.fingerprint, code_fingerprint())
+    key = digest(source, json.dumps(tuned or {}, sort_keys=True))
+    prepared = _load(cache, key, "shaders" if target.is_vulkan else NAMESPACE)
+    if prepared is None:
+        prepared = _prepare(onnx_path, target, cache, source, tuned or {}, progress)
+        _store(cache, key, prepared)
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
     except OSError as err:
@@ -164,21 +163,26 @@ def _prepare(
     onnx_path: Path,
     target: TargetSpec,
     cache: Cache,
-    key: str,
-    tuned: dict[str, dict[str, int]],
+    source: str,
+    tuned: dict[str, dict[str, Any]],
     progress: Progress | None,
 ) -> _Prepared:
     """Import, rewrite, lower and generate code: everything before the link."""
-    version = f"ofa-compile {target.name} {key[:12]}"
     if target.is_vulkan:
         from ofa_compile.compiler.vulkan.prepare import prepare_vulkan as prepare
     else:
         prepare = _prepare_cpu
-    plan, objects, symbols, source = prepare(onnx_path, target, cache, version, tuned, progress)
+
+    def version_of(plan: Plan) -> str:
+        # Of all that was tuned, only what this network uses decides what it is.
+        configs = json.dumps([step.config for step in plan.steps], sort_keys=True)
+        return f"ofa-compile {target.name} {digest(source, configs)[:12]}"
+
+    plan, objects, symbols, emitted = prepare(onnx_path, target, cache, version_of, tuned, progress)
     facts: dict[str, Any] = {
         "input_shape": plan.input_shape,
         "output_shape": plan.output_shape,
-        "arena_bytes": source.arena_bytes,
+        "arena_bytes": emitted.arena_bytes,
         "objects": [item.path.name for item in objects],
         "steps": [
             {
@@ -192,10 +196,9 @@ def _prepare(
         ],
     }
     facts = json.loads(json.dumps(facts))  # as they will come from the cache
-    _store(cache, key, source.c_source, source.weights, facts)
     misses = sum(not item.was_cached for item in objects)
     return _Prepared(
-        source.c_source, source.weights, facts, [item.path for item in objects], misses
+        emitted.c_source, emitted.weights, facts, [item.path for item in objects], misses
     )
 
 
@@ -203,8 +206,8 @@ def _prepare_cpu(
     onnx_path: Path,
     target: TargetSpec,
     cache: Cache,
-    version: str,
-    tuned: dict[str, dict[str, int]],
+    version_of: VersionOf,
+    tuned: dict[str, dict[str, Any]],
     progress: Progress | None,
 ) -> tuple[Plan, list[KernelObject], dict[int, str], NetworkSource]:
     """Return the plan, its objects, the symbol of every step's kernel, and generated sources."""
@@ -221,16 +224,16 @@ def _prepare_cpu(
     plan = lower(graph, machine, lambda workload: tuned.get(workload.key))
     objects = compile_objects(plan, target, machine, cache, progress)
     symbols = {number: symbol_of(step, target) for number, step in enumerate(plan.steps)}
-    return plan, objects, symbols, emit_network(plan, symbols, version)
+    return plan, objects, symbols, emit_network(plan, symbols, version_of(plan))
 
 
-def _store(cache: Cache, key: str, c_source: str, weights: bytes, facts: dict[str, Any]) -> None:
+def _store(cache: Cache, key: str, prepared: _Prepared) -> None:
     buffer = io.BytesIO()
     np.savez(
         buffer,
-        c_source=np.frombuffer(c_source.encode(), np.uint8),
-        weights=np.frombuffer(weights, np.uint8),
-        facts=np.frombuffer(json.dumps(facts).encode(), np.uint8),
+        c_source=np.frombuffer(prepared.c_source.encode(), np.uint8),
+        weights=np.frombuffer(prepared.weights, np.uint8),
+        facts=np.frombuffer(json.dumps(prepared.facts).encode(), np.uint8),
     )
     cache.put("plans", key, buffer.getvalue())
 

@@ -1,24 +1,29 @@
 """Operators without a kernel of ours: TVM's own legalisation, one step per PrimFunc.
 
-Correct for anything Relax can import, and slow: it exists so that a foreign network compiles.
+Correct for anything Relax can import, and slow until tuned: it exists so that a foreign network
+compiles.
 Maps are channels-first here, as ONNX has them.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ofa_compile.compiler.codegen import flat_function
+from ofa_compile.compiler.generic_schedules import apply_trace
 from ofa_compile.compiler.graph import Node
 from ofa_compile.compiler.plan import Ref, Step
 from ofa_compile.compiler.tvm_api import IRModule, PrimFunc, Target, relax, script_of
 from ofa_compile.compiler.workload import Generic
-from ofa_compile.errors import UnsupportedOperatorError
+from ofa_compile.errors import BuildError, UnsupportedOperatorError
 
 if TYPE_CHECKING:
     from ofa_compile.compiler.lower import Lowering
+
+logger = logging.getLogger(__name__)
 
 GENERIC_FUNCTIONS: dict[str, PrimFunc] = {}
 """Workload key -> its flattened function, for the code generator of the same process."""
@@ -73,12 +78,26 @@ def _append(
 ) -> Ref:
     _check_float32(op, function)
     workload = Generic(op, script_of(function))
+    config = dict(lowering.choose_config(workload) or {})
+    function = _scheduled(function, config)
     GENERIC_FUNCTIONS[workload.key], scratch_bytes = flat_function(function)
     scratch = [lowering.plan.new_buffer(-(-num_bytes // 4)) for num_bytes in scratch_bytes]
     size = math.prod(shape)
     output = lowering.plan.new_buffer(size)
-    lowering.plan.steps.append(Step(workload, {}, (*arguments, *scratch), output, 1, size))
+    lowering.plan.steps.append(Step(workload, config, (*arguments, *scratch), output, 1, size))
     return output
+
+
+def _scheduled(function: PrimFunc, config: dict[str, Any]) -> PrimFunc:
+    """Apply a tuned schedule; one that no longer fits gives way to TVM's plain loops."""
+    if "trace" not in config:
+        return function
+    try:
+        return apply_trace(function, config["trace"])
+    except BuildError as err:
+        logger.warning("%s", err)
+        config.clear()
+        return function
 
 
 def _legalise(node: Node, call: Any) -> tuple[IRModule, list[Any]]:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from ofa_compile.compiler.workload import Workload
     from ofa_compile.hardware.target_spec import TargetSpec
 
-Config = Mapping[str, int]
-"""Named tile sizes of one alternative; every value is an integer."""
+Config = Mapping[str, Any]
+"""One alternative: named tile sizes, all integers; of an operator without a kernel, a `trace`."""
 
 
 @dataclass(frozen=True)

@@ -108,7 +108,7 @@ class Lowering:
 
     # Steps
 
-    def config_of(self, workload: Workload) -> dict[str, int]:
+    def config_of(self, workload: Workload) -> dict[str, Any]:
         """Return the tuned configuration of a workload, else the kernel's default."""
         kernel = find_kernel(workload, self.family)
         configs = kernel.configs(workload, self.machine) if kernel else []

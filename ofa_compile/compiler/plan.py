@@ -31,7 +31,7 @@ class Step:
     """One kernel call: inputs, packed constants, scratch; then the output of `num_values`."""
 
     workload: Workload
-    config: dict[str, int]
+    config: dict[str, Any]
     arguments: tuple[Ref, ...]
     output: Ref
     num_tiles: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,7 +73,7 @@ def native_builder(
     threads: int = 1,
     cache_state: CacheState = "warm",
     cache: Cache | None = None,
-    tuned: dict[str, dict[str, int]] | None = None,
+    tuned: dict[str, dict[str, Any]] | None = None,
 ) -> Builder:
     """Return a builder for `measure_subnets`: extract, export, compile, load.
 

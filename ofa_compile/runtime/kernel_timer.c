@@ -7,6 +7,8 @@
 #define P void *
 #define CALL(types, ...) ((void (*)(types, int32_t, int32_t))kernel)(__VA_ARGS__, 0, tiles)
 #define AND ,
+#define SIX P AND P AND P AND P AND P AND P
+#define FIRST_SIX a[0], a[1], a[2], a[3], a[4], a[5]
 
 static void call(void (*kernel)(void), void **a, int count, int32_t tiles) {
     switch (count) {
@@ -14,7 +16,9 @@ static void call(void (*kernel)(void), void **a, int count, int32_t tiles) {
         case 3: CALL(P AND P AND P, a[0], a[1], a[2]); break;
         case 4: CALL(P AND P AND P AND P, a[0], a[1], a[2], a[3]); break;
         case 5: CALL(P AND P AND P AND P AND P, a[0], a[1], a[2], a[3], a[4]); break;
-        case 6: CALL(P AND P AND P AND P AND P AND P, a[0], a[1], a[2], a[3], a[4], a[5]); break;
+        case 6: CALL(SIX, FIRST_SIX); break;
+        case 7: CALL(SIX AND P, FIRST_SIX, a[6]); break;
+        case 8: CALL(SIX AND P AND P, FIRST_SIX, a[6], a[7]); break;
         default: break;
     }
 }
@@ -25,11 +29,14 @@ static double now(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+double ofa_time_kernel(
+    void (*kernel)(void), void **arguments, int count, int copies, int32_t tiles, int calls);
+
 /* Call `kernel` on all its tiles `calls` times; call i takes the pointers of copy i % copies.
    Returns seconds, or -1 when no kernel takes so many pointers. */
 double ofa_time_kernel(
     void (*kernel)(void), void **arguments, int count, int copies, int32_t tiles, int calls) {
-    if (count < 2 || count > 6) return -1.0;
+    if (count < 2 || count > 8) return -1.0;
     double start = now();
     for (int i = 0, copy = 0; i < calls; i++) {
         call(kernel, arguments + copy * count, count, tiles);

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ofa_compile.compiler.kernel_registry import VectorMachine
-from ofa_compile.compiler.workload import Workload
+from ofa_compile.compiler.workload import Workload, workload_from_dict
 from ofa_compile.errors import TuningError
 from ofa_compile.hardware.target_spec import TargetSpec
 from ofa_compile.hardware.toolchain import find_linker
@@ -49,10 +49,22 @@ class BuilderPool:
             "machine": dataclasses.asdict(VectorMachine.of(target)),
             "tvm_target": target.tvm_target,
             "linker": find_linker(target).command,
+            "max_configs": target.tuning.max_trials_per_task,
         }
         self._workers: list[Worker] = []
         self._local = threading.local()
         self._threads = ThreadPoolExecutor(num_parallel, "ofa-build", self._start_worker)
+
+    def network(self, path: Path) -> dict[Workload, float]:
+        """Return the workloads of an ONNX file, and how often it has each.
+
+        Raises
+        ------
+        TuningError
+            If the file cannot be compiled.
+        """
+        reply = self._answer({"do": "network", "path": str(path.resolve())}, f"{path}")
+        return {workload_from_dict(fields): float(n) for fields, n in reply["workloads"]}
 
     def describe(self, workloads: Sequence[Workload]) -> list[list[Config]]:
         """Return the configurations of each workload, the default first.
@@ -63,12 +75,15 @@ class BuilderPool:
             If the worker cannot import the kernels.
         """
         request = {"do": "describe", "workloads": [workload.to_dict() for workload in workloads]}
+        return self._answer(request, "the kernels")["configs"]  # type: ignore[no-any-return]
+
+    def _answer(self, request: dict[str, Any], what: str) -> dict[str, Any]:
+        """Wait for the answer to a request that must not fail."""
         try:
-            reply = self._threads.submit(self._ask, request).result()
-        except WorkerFailure as err:
-            msg = f"the kernels cannot be listed: {err}"
+            return self._threads.submit(self._ask, request).result()
+        except (WorkerFailure, TuningError) as err:
+            msg = f"{what} cannot be read: {err}"
             raise TuningError(msg) from err
-        return reply["configs"]  # type: ignore[no-any-return]
 
     def submit(self, job: Job) -> Future[BuiltJob]:
         """Start building; a candidate that does not build is no error of the job."""

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ofa_compile.compiler.workload import Workload, workload_from_dict
 from ofa_compile.errors import ArtifactError
@@ -23,7 +23,7 @@ MIN_GAIN = 0.02
 # The same for noisy rounds: a median of 18 has a standard error of 0.3 times their spread.
 _SPREAD_SHARE = 0.5
 
-Config = dict[str, int]
+Config = dict[str, Any]
 Status = Literal["ok", "wrong", "crash", "timeout", "build"]
 STATUSES: tuple[Status, ...] = ("ok", "wrong", "crash", "timeout", "build")
 
@@ -106,7 +106,8 @@ class TuningRecord:
         """Refuse values that no tuner writes."""
         is_number = isinstance(self.time_us, int | float) and not isinstance(self.time_us, bool)
         config_ok = isinstance(self.config, dict) and all(
-            isinstance(value, int) for value in self.config.values()
+            isinstance(value, list if name == "trace" else int)
+            for name, value in self.config.items()
         )
         if self.status not in STATUSES or not config_ok:
             msg = f"status {self.status!r} or config {self.config!r} is not a tuner's"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
+import importlib.resources
 import json
+from pathlib import Path
 from typing import Any
 
-from ofa_compile.cache import digest, source_digest
+from ofa_compile.cache import digest
 from ofa_compile.hardware import host
 from ofa_compile.hardware.target_spec import TargetSpec
 
@@ -33,6 +36,10 @@ def tuning_facts(target: TargetSpec, *, threads: int = 1) -> dict[str, Any]:
     }
 
 
+@functools.cache
 def kernel_digest() -> str:
-    """Hash the sources that turn a workload and a configuration into code."""
-    return source_digest("ofa_compile.kernels")[:_LENGTH]
+    """Hash the sources that turn a workload and a configuration into code for a CPU."""
+    folder = Path(str(importlib.resources.files("ofa_compile.kernels")))
+    paths = sorted(p for p in folder.glob("*.py") if not p.name.startswith("gpu_"))
+    parts = [part for path in paths for part in (path.name.encode(), path.read_bytes())]
+    return digest(*parts)[:_LENGTH]

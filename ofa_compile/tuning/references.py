@@ -152,7 +152,7 @@ def _change_layout(work: w.ChangeLayout, draw: Draw) -> Case:
     if work.destination == "nchw":
         shape = (work.batch, work.positions, work.channels)
     x = draw(*shape)
-    return Case(work, [x], x.transpose(0, 2, 1))
+    return Case(work, [x], x.transpose(0, 2, 1).astype(np.float64))
 
 
 _MAKERS: dict[str, Callable[[Any, Draw], Case]] = {

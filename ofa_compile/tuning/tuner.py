@@ -14,7 +14,7 @@ from typing import Any
 
 from ofa_compile.compiler.workload import Workload
 from ofa_compile.errors import TuningError
-from ofa_compile.tuning.database import TuningDatabase, TuningRecord
+from ofa_compile.tuning.database import Config, TuningDatabase, TuningRecord
 from ofa_compile.tuning.jobs import Builder, BuiltJob, Job, Runner, TrialResult
 from ofa_compile.tuning.plan import Plan, Task
 
@@ -158,7 +158,7 @@ class Tuner:
         return [Job(task.workload, (task.configs[0], *remaining))] if remaining else []
 
     def _record(
-        self, task: Task, config: dict[str, int], result: TrialResult, seconds: float
+        self, task: Task, config: Config, result: TrialResult, seconds: float
     ) -> TuningRecord:
         workload: Workload = task.workload
         share = None

@@ -32,7 +32,7 @@ def latency_dataset_path(workspace: Path) -> Path:
     return workspace / "latency.jsonl"
 
 
-def code_version(tuned: Mapping[str, Mapping[str, int]]) -> str:
+def code_version(tuned: Mapping[str, Mapping[str, Any]]) -> str:
     """Name the code generator and the tuning that today's times belong to."""
     from ofa_compile.compiler.objects import code_fingerprint
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ofa_compile.compiler.onnx_file import onnx_identity
 from ofa_compile.compiler.workload import Workload
 from ofa_compile.errors import DeviceUnavailableError, UserInputError
 from ofa_compile.hardware.target_spec import TargetSpec, load_target
@@ -22,7 +23,7 @@ from ofa_compile.tuning.builder import BuilderPool
 from ofa_compile.tuning.choose import database_path, write_configs
 from ofa_compile.tuning.database import TuningDatabase, TuningRecord, record_summary
 from ofa_compile.tuning.fingerprint import kernel_digest, tuning_fingerprint
-from ofa_compile.tuning.jobs import Builder, Runner
+from ofa_compile.tuning.jobs import Runner
 from ofa_compile.tuning.layer_workloads import workloads_of
 from ofa_compile.tuning.local_runner import LocalRunner
 from ofa_compile.tuning.plan import Plan, StopRule, make_tasks
@@ -76,7 +77,7 @@ def tune_target(options: TuneOptions, progress: ProgressCallback = no_progress) 
     return {
         "database": str(path),
         "target": target.name,
-        "space": options.space,
+        "space": options.space if options.onnx is None else None,
         "coverage_before": dataclasses.asdict(before),
         "coverage": dataclasses.asdict(plan.coverage()),
         "num_trials": len(trials),
@@ -88,9 +89,9 @@ def tune_target(options: TuneOptions, progress: ProgressCallback = no_progress) 
 
 
 def _make_plan(
-    options: TuneOptions, target: TargetSpec, database: TuningDatabase, builder: Builder
+    options: TuneOptions, target: TargetSpec, database: TuningDatabase, builder: BuilderPool
 ) -> Plan:
-    union = _workloads(options)
+    union = _workloads(options, builder)
     tasks = make_tasks(union, builder.describe(list(union)))
     results = database.results(tuning_fingerprint(target), kernel_digest())
     share = options.roofline_share
@@ -98,8 +99,11 @@ def _make_plan(
     return Plan(tasks, results, Roofline(target.core), stop)
 
 
-def _workloads(options: TuneOptions) -> dict[Workload, float]:
-    """Return the workloads of the space, or of the one subnet that was asked for."""
+def _workloads(options: TuneOptions, builder: BuilderPool) -> dict[Workload, float]:
+    """Return the workloads of the space, or of the one network that was asked for."""
+    if options.onnx is not None:
+        onnx_identity(options.onnx)  # or its error, which says what is wrong with the file
+        return builder.network(options.onnx)
     space = search_space(options.space)
     if options.architecture is None:
         return workload_union(space, options.resolutions or space.resolutions)
@@ -137,7 +141,7 @@ class _Observer:
 
 
 @contextmanager
-def _workers(target: TargetSpec) -> Iterator[tuple[Builder, Runner]]:
+def _workers(target: TargetSpec) -> Iterator[tuple[BuilderPool, Runner]]:
     """Hold builder and runner for the time of the block; nothing of them outlives it."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
     with tempfile.TemporaryDirectory(prefix="ofa-compile-tune-") as folder:

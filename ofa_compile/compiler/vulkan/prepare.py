@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +25,8 @@ def prepare_vulkan(
     onnx_path: Path,
     target: TargetSpec,
     cache: Cache,
-    version: str,
-    tuned: dict[str, dict[str, int]],
+    version_of: Callable[[Plan], str],
+    tuned: dict[str, dict[str, Any]],
     progress: Any,
 ) -> tuple[Plan, list[KernelObject], dict[int, str], NetworkSource]:
     """Import, rewrite, lower and generate code.
@@ -40,6 +41,7 @@ def prepare_vulkan(
     plan = GpuLowering(graph, machine, lambda workload: tuned.get(workload.key)).run()
     objects = compile_shaders(plan, machine, cache, progress)
     keys = [shader_key(step) for step in plan.steps]
-    source = emit_tables(plan, {key: item.path for key, item in objects.items()}, keys, version)
+    paths = {key: item.path for key, item in objects.items()}
+    source = emit_tables(plan, paths, keys, version_of(plan))
     symbols = {number: objects[key].symbol for number, key in enumerate(keys)}
     return plan, list(objects.values()), symbols, source

@@ -1,0 +1,104 @@
+"""Schedules for operators without a kernel of ours, from MetaSchedule's generated space.
+
+A task (`TuneContext`), the space generator with its rules for CPUs, and random sampling of the
+space are MetaSchedule's; a schedule is kept as its trace, in JSON. Parallel loops are left out: a
+kernel runs on one thread, and threads share the work between kernels' tiles.
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+from typing import Any
+
+from ofa_compile.compiler.tvm_api import PrimFunc, Target, s_tir, tvm
+from ofa_compile.errors import BuildError
+
+Trace = list[Any]
+
+_MAX_VECTOR = 64
+_UNROLL_STEPS = [0, 16, 64, 512]
+
+
+def parse_function(text: str) -> PrimFunc:
+    """Read a PrimFunc back from `script_of`'s text (of our own making)."""
+    return tvm.script.from_source(text)
+
+
+def propose(
+    function: PrimFunc, tvm_target: dict[str, Any], count: int, *, seed: int
+) -> list[Trace]:
+    """Sample up to `count` different schedules; the same arguments give the same ones."""
+    # TuneContext imports the intrinsics of every accelerator, which parses scripts for twenty
+    # seconds; float32 on a CPU uses none of them.
+    sys.modules.setdefault("tvm.s_tir.tensor_intrin", types.ModuleType("tensor_intrin"))
+    from tvm.s_tir import meta_schedule as ms
+
+    rules = [_without_threads(rule) for rule in ms.schedule_rule.ScheduleRule.create("llvm")]
+    generator = ms.space_generator.PostOrderApply(
+        sch_rules=rules,
+        postprocs=ms.postproc.Postproc.create("llvm"),
+        mutator_probs=ms.mutator.Mutator.create("llvm"),
+    )
+    context = ms.TuneContext(
+        mod=function,
+        target=Target({**tvm_target, "num-cores": 1}),
+        space_generator=generator,
+        search_strategy="replay-trace",
+        rand_state=1 + seed % (2**31 - 2),
+        num_threads=1,
+    )
+    context.pre_tuning(
+        max_trials=count,
+        num_trials_per_iter=count,
+        design_spaces=context.generate_design_space(),
+        database=ms.database.MemoryDatabase(),
+        cost_model=ms.cost_model.RandomModel(),
+    )
+    candidates = context.generate_measure_candidates() or []
+    traces = [_plain(candidate.sch.trace.as_json()) for candidate in candidates]
+    return [trace for number, trace in enumerate(traces) if trace not in traces[:number]]
+
+
+def _without_threads(rule: Any) -> Any:
+    from tvm.s_tir.meta_schedule.schedule_rule import ParallelizeVectorizeUnroll
+
+    if not isinstance(rule, ParallelizeVectorizeUnroll):
+        return rule
+    return ParallelizeVectorizeUnroll(
+        max_jobs_per_core=-1,
+        max_vectorize_extent=_MAX_VECTOR,
+        unroll_max_steps=_UNROLL_STEPS,
+        unroll_explicit=True,
+    )
+
+
+def apply_trace(function: PrimFunc, trace: Trace) -> PrimFunc:
+    """Schedule a function as a trace says.
+
+    Raises
+    ------
+    BuildError
+        If the trace is not one of this function.
+    """
+    from tvm.s_tir.schedule import Trace as TvmTrace
+
+    schedule = s_tir.Schedule(function)
+    try:
+        TvmTrace.apply_json_to_schedule(trace, schedule)
+    except Exception as err:  # TVM's errors share no class of their own
+        msg = f"a tuned schedule does not fit its operator: {str(err)[:200]}"
+        raise BuildError(msg, hint="tune again with this version") from err
+    (scheduled,) = schedule.mod.functions.values()
+    return scheduled
+
+
+def _plain(value: Any) -> Any:
+    """Turn TVM's arrays, integers and texts into Python's."""
+    if isinstance(value, bool | int | float | str) or value is None:
+        return str(value) if isinstance(value, str) else value
+    if hasattr(value, "value"):
+        return value.value
+    if hasattr(value, "items"):
+        return {str(key): _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value]

@@ -1,0 +1,141 @@
+"""The candidates of one workload: their functions, and the data that they run on."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ofa_compile.compiler.codegen import flat_function
+from ofa_compile.compiler.generic_schedules import apply_trace, parse_function
+from ofa_compile.compiler.kernel_registry import VectorMachine, find_kernel
+from ofa_compile.compiler.workload import Generic, Workload
+from ofa_compile.tuning.database import Config
+from ofa_compile.tuning.references import make_case
+
+Arrays = dict[str, NDArray[np.float32]]
+Described = list[dict[str, Any]]
+
+_ALIGNMENT = 64
+_REFERENCE = "reference"
+
+
+class KernelCandidates:
+    """Configurations of a hand-written kernel; the right output comes from numpy.
+
+    Attributes
+    ----------
+    functions
+        C symbol -> PrimFunc.
+    """
+
+    def __init__(
+        self, workload: Workload, configs: Sequence[Config], machine: VectorMachine
+    ) -> None:
+        kernel = find_kernel(workload)
+        assert kernel is not None
+        self._kernel, self._workload = kernel, workload
+        self._configs, self._machine = configs, machine
+        self.functions = {
+            f"candidate_{number}": kernel.build(workload, config, machine)
+            for number, config in enumerate(configs)
+        }
+
+    def data(self, library: Path) -> tuple[Arrays, Described]:
+        """Return the arrays, and for every candidate what to call with which of them."""
+        # Equal data for every batch of a workload, so that results compare.
+        case = make_case(self._workload, np.random.default_rng(int(self._workload.key, 16)))
+        inputs = {f"input_{n}": value.ravel() for n, value in enumerate(case.inputs)}
+        arrays: Arrays = {**inputs, "expected": case.expected.astype(np.float32).ravel()}
+        described = []
+        for number, config in enumerate(self._configs):
+            packed = {
+                f"packed_{number}_{place}": np.asarray(array, np.float32).ravel()
+                for place, array in enumerate(self._packed(config, case.constants))
+            }
+            arrays.update(packed)
+            tiles = self._kernel.num_tiles(self._workload, config, self._machine)
+            pointers = [*inputs, *packed]
+            described.append(
+                {"symbol": f"candidate_{number}", "num_tiles": tiles, "pointers": pointers}
+            )
+        return arrays, described
+
+    def _packed(self, config: Config, constants: dict[str, Any]) -> list[Any]:
+        """Pack constants, and in front of them the weights that another kernel would compute."""
+        packed = list(self._kernel.pack(self._workload, config, self._machine, constants))
+        if getattr(self._workload, "has_dynamic_weights", False):
+            from ofa_compile.kernels.pointwise import pack_weights
+
+            weight = constants["weight"]
+            packed.insert(0, pack_weights(self._workload, config, self._machine, weight))
+        return packed
+
+
+class GenericCandidates:
+    """Schedules of an operator without a kernel; TVM's plain loops say what is right.
+
+    Attributes
+    ----------
+    functions
+        C symbol -> PrimFunc.
+    """
+
+    def __init__(self, workload: Generic, configs: Sequence[Config]) -> None:
+        plain = parse_function(workload.tir)
+        *self._inputs, self._output = [_size(buffer) for buffer in plain.params]
+        self._seed = int(workload.key, 16)
+        self.functions: dict[str, Any] = {}
+        self._scratch: dict[str, list[int]] = {}
+        for number, config in enumerate([{}, *configs]):
+            scheduled = apply_trace(plain, config["trace"]) if "trace" in config else plain
+            symbol = f"candidate_{number - 1}" if number else _REFERENCE
+            self.functions[symbol], num_bytes = flat_function(scheduled)
+            self._scratch[symbol] = [-(-size // 4) for size in num_bytes]
+
+    def data(self, library: Path) -> tuple[Arrays, Described]:
+        """Return the arrays, and for every candidate what to call with which of them."""
+        rng = np.random.default_rng(self._seed)
+        # Positive and at most one: inside the domain of logarithms, roots and arc functions.
+        inputs = {
+            f"input_{n}": rng.uniform(0.1, 1.0, size).astype(np.float32)
+            for n, size in enumerate(self._inputs)
+        }
+        arrays: Arrays = dict(inputs)
+        described = []
+        for symbol, sizes in self._scratch.items():
+            scratch = {f"{symbol}_{n}": np.zeros(size, np.float32) for n, size in enumerate(sizes)}
+            if symbol == _REFERENCE:
+                arguments = [*inputs.values(), *scratch.values()]
+                arrays["expected"] = _call(library, symbol, arguments, self._output)
+                continue
+            arrays.update(scratch)
+            pointers = [*inputs, *scratch]
+            described.append({"symbol": symbol, "num_tiles": 1, "pointers": pointers})
+        return arrays, described
+
+
+def _size(buffer: Any) -> int:
+    return int(np.prod([int(d) for d in buffer.shape], dtype=np.int64))
+
+
+def _call(
+    library: Path, symbol: str, inputs: Sequence[NDArray[np.float32]], size: int
+) -> NDArray[np.float32]:
+    """Run a function of the library here: it is TVM's own lowering."""
+    memory = [_aligned(array) for array in (*inputs, np.zeros(size, np.float32))]
+    pointers = [ctypes.c_void_p(array.ctypes.data) for array in memory]
+    ctypes.CDLL(str(library))[symbol](*pointers, 0, 1)
+    return memory[-1]
+
+
+def _aligned(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    memory = np.empty(values.size + _ALIGNMENT // 4, np.float32)
+    start = (-memory.ctypes.data % _ALIGNMENT) // 4
+    place = memory[start : start + values.size]
+    place[:] = values
+    return place
