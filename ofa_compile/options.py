@@ -139,6 +139,14 @@ class SearchOptions(LimitOptions):
         One subnet for each target, instead of one that meets all limits.
     latency_statistic
         What limits and front are about: the "median" of runs, or their 95th percentile, "p95".
+    verify_top, rounds
+        Measure so many of the best on the target; with several rounds, refit the latency predictor
+        on them and search again.
+    supernet
+        Weights of the verified subnets, which are compiled if there is an output folder; None for
+        times alone.
+    data, calibration_data
+        Labelled images to measure accuracies on, and images for BN calibration.
     output
         Folder for ``front.json`` and one architecture file per member; None writes nothing.
     max_evaluations
@@ -150,6 +158,11 @@ class SearchOptions(LimitOptions):
     family: bool = False
     latency_statistic: Literal["median", "p95"] = "median"
     max_evaluations: int | None = None
+    verify_top: int = 0
+    rounds: int = 1
+    supernet: str | None = None
+    data: Path | None = None
+    calibration_data: Path | None = None
     output: Path | None = None
     seed: int = 0
 
@@ -197,6 +210,8 @@ class MeasureOptions(_Options):
     ----------
     count
         Subnets the data set shall hold at the end.
+    architectures
+        JSON files of the subnets to measure instead of sampled ones.
     resolution
         Measure only this resolution; None samples the space's.
     """
@@ -204,6 +219,7 @@ class MeasureOptions(_Options):
     target: str = "host"
     space: str = DEFAULT_SUPERNET
     count: int = 100
+    architectures: tuple[Path, ...] = ()
     resolution: int | None = None
     threads: int = 1
     workspace: Path | None = None

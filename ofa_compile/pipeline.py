@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,12 +37,26 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+NOTHING_MEASURED: Mapping[str, Figure] = {}
 
-def compile_bundle(options: CompileOptions, progress: ProgressCallback = no_progress) -> Bundle:
+
+def compile_bundle(
+    options: CompileOptions,
+    progress: ProgressCallback = no_progress,
+    *,
+    measured: Mapping[str, Figure] = NOTHING_MEASURED,
+) -> Bundle:
     """Do what `ofa-compile compile` does.
 
     A subnet calibrated before comes from the cache, with the reference outputs that PyTorch gave
     then; neither torch nor TVM is imported in that case.
+
+    Parameters
+    ----------
+    options, progress
+        What to compile, and whom to tell how far it is.
+    measured
+        Figures measured before, for the manifest.
 
     Raises
     ------
@@ -82,7 +97,7 @@ def compile_bundle(options: CompileOptions, progress: ProgressCallback = no_prog
             "parameters": num_parameters(architecture, num_classes=facts.num_classes),
         },
         threads=options.threads,
-        figures={**figures, **_measured_accuracy(options, architecture, progress)},
+        figures={**figures, **_accuracy_on_data(options, architecture, progress), **measured},
     )
     with tempfile.TemporaryDirectory(prefix="ofa-compile-") as folder:
         onnx_path = Path(folder) / "subnet.onnx"
@@ -283,28 +298,14 @@ def _predicted(
     return figures
 
 
-def _measured_accuracy(
+def _accuracy_on_data(
     options: CompileOptions, architecture: Architecture, progress: ProgressCallback
 ) -> dict[str, Figure]:
     """Evaluate the subnet on the user's test images, if they gave some."""
     if options.accuracy_data is None:
         return {}
-    from ofa_compile.training.data import load_images, resize
-    from ofa_compile.training.evaluate import evaluate_subnet, test_set_images
-    from ofa_compile.workflows.subnets import (
-        calibration_images,
-        extract_calibrated,
-        load_options_supernet,
-        normalization,
-    )
+    from ofa_compile.workflows.subnets import measured_accuracy
 
-    progress("measuring accuracy")
-    supernet = load_options_supernet(options)
-    data = load_images(options.accuracy_data, size=max(supernet.space.resolutions))
-    mean, std = normalization(supernet)
-    images = test_set_images(dataclasses.replace(data, mean=mean, std=std), held_out=0)
-    subnet = extract_calibrated(supernet, architecture, calibration_images(options))
-    scaled = resize(images.images, architecture.resolution)
-    top1 = evaluate_subnet(subnet, scaled, images.labels)
-    source = f"{len(images.labels)} test images of {options.accuracy_data.name}, in PyTorch"
+    top1, count = measured_accuracy(options, architecture, options.accuracy_data, progress)
+    source = f"{count} test images of {options.accuracy_data.name}, in PyTorch"
     return {"accuracy_top1_on_data": _figure(top1, "measured", source)}

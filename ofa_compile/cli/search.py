@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -12,8 +13,10 @@ from ofa_compile.cli.render import Output, percent, table
 from ofa_compile.options import DEFAULT_SUPERNET, SearchOptions
 
 if TYPE_CHECKING:
+    from ofa_compile.progress import ProgressCallback
     from ofa_compile.search.family import Family
     from ofa_compile.search.search import Candidate, SearchResult
+    from ofa_compile.workflows.verifying import Verification
 
 _MAX_ROWS = 25
 EPILOG = (
@@ -22,17 +25,29 @@ EPILOG = (
 )
 
 
+_Targets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--target",
+        "-t",
+        help="Hardware target, perhaps with its limit: NAME or NAME=20ms. May be given again: "
+        "limits of all hold, the front is the first one's  [default: host].",
+        envvar="OFA_COMPILE_TARGET",
+    ),
+]
+_VerifyTop = Annotated[
+    int, typer.Option("--verify-top", min=0, help="Measure so many of the best on the target.")
+]
+_Rounds = Annotated[
+    int,
+    typer.Option(
+        "--rounds", min=1, help="With --verify-top: refit on what was measured, search again."
+    ),
+]
+
+
 def search_command(
-    target: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--target",
-            "-t",
-            help="Hardware target, perhaps with its limit: NAME or NAME=20ms. May be given again: "
-            "limits of all hold, the front is the first one's  [default: host].",
-            envvar="OFA_COMPILE_TARGET",
-        ),
-    ] = None,
+    target: _Targets = None,
     space: opt.Space = DEFAULT_SUPERNET,
     max_latency_ms: opt.MaxLatencyMs = None,
     max_macs: opt.MaxMacs = None,
@@ -54,6 +69,18 @@ def search_command(
         int | None,
         typer.Option("--max-evaluations", min=1, help="About how many architectures to score."),
     ] = None,
+    verify_top: _VerifyTop = 0,
+    rounds: _Rounds = 1,
+    supernet: Annotated[
+        str | None,
+        typer.Option(
+            "--supernet", help="Weights of verified subnets  [default: the embedded ones]."
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="With --verify-top: images to measure accuracy.")
+    ] = None,
+    calibration_data: opt.CalibrationData = None,
     output: opt.OptionalOutput = None,
     workspace: opt.Workspace = None,
     seed: opt.Seed = 0,
@@ -76,18 +103,67 @@ def search_command(
         accuracy_predictor=accuracy_predictor,
         latency_predictor=latency_predictor,
         max_evaluations=max_evaluations,
+        verify_top=verify_top,
+        rounds=rounds,
+        supernet=supernet,
+        data=data,
+        calibration_data=calibration_data,
         output=output,
         workspace=workspace,
         seed=seed,
     )
     channel = Output(as_json=as_json, quiet=quiet, verbose=verbose)
     with channel.working() as progress:
-        from ofa_compile.search.family import Family
-        from ofa_compile.workflows.searching import result_document, search_targets
+        from ofa_compile.workflows.searching import result_document
 
-        result = search_targets(options, progress)
-    text = _family_table(result) if isinstance(result, Family) else _front_text(result)
-    channel.result(result_document(result), text)
+        result, verification = _run(options, progress)
+    document = result_document(result)
+    text = _text(result)
+    if verification is not None:
+        document |= verification.to_dict()
+        text = f"{text}\n\n{_verified_table(verification)}"
+    channel.result(document, text)
+
+
+def _run(
+    options: SearchOptions, progress: ProgressCallback
+) -> tuple[SearchResult | Family, Verification | None]:
+    if options.verify_top:
+        from ofa_compile.workflows.verifying import search_and_verify
+
+        return search_and_verify(options, progress)
+    from ofa_compile.workflows.searching import search_targets
+
+    return search_targets(options, progress), None
+
+
+def _text(result: SearchResult | Family) -> str:
+    from ofa_compile.search.family import Family
+
+    return _family_table(result) if isinstance(result, Family) else _front_text(result)
+
+
+def _verified_table(verification: Verification) -> str:
+    """List what was measured beside what was predicted, the best first."""
+    header = ("verified", "accuracy (prediction)", "accuracy (measurement)")
+    header += ("ms (prediction)", "ms (measurement)", "error", "p95 ms", "meets limit")
+    rows = []
+    for item in verification.ranked:
+        kind = item.candidate.latency_kind
+        predicted = item.candidate.latency_ms
+        rows.append(
+            (
+                item.candidate.architecture.short_hash,
+                percent(item.candidate.accuracy, 2),
+                None if item.accuracy is None else percent(item.accuracy, 2),
+                None if predicted is None else f"{predicted:.3f} ({kind})",
+                item.median_ms,
+                None if item.latency_error is None else percent(item.latency_error),
+                item.p95_ms,
+                "yes" if item.meets_limit else "no",
+            )
+        )
+    return table(header, rows)
 
 
 def _front_text(result: SearchResult) -> str:

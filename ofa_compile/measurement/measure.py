@@ -7,7 +7,7 @@ import dataclasses
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,7 +85,7 @@ class MeasureConfig:
 def measure_subnets(
     space: SearchSpace,
     target: TargetSpec,
-    count: int,
+    wanted: int | Sequence[Architecture],
     *,
     build: Builder,
     dataset: LatencyDataset,
@@ -94,14 +94,14 @@ def measure_subnets(
     config: MeasureConfig | None = None,
     progress: ProgressCallback = no_progress,
 ) -> MeasureReport:
-    """Measure until the data set holds `count` chosen subnets; what it holds already is kept.
+    """Measure until the data set holds the subnets wanted; what it holds already is kept.
 
     Parameters
     ----------
     space, target
         What to measure, and on what.
-    count
-        How many different subnets of the seed's list the data set shall hold.
+    wanted
+        How many different subnets of the seed's list the data set shall hold, or which ones.
     build
         Makes a runner of an architecture; gets an empty folder that lives as long as the runner.
         A runner with a `close` method is closed.
@@ -127,7 +127,8 @@ def measure_subnets(
     """
     log = SampleLog(space, target, dataset, config or MeasureConfig())
     session = _Session(log, build)
-    wanted = choose_architectures(space, count, seed=seed, resolution=resolution)
+    if isinstance(wanted, int):
+        wanted = choose_architectures(space, wanted, seed=seed, resolution=resolution)
     todo = [architecture for architecture in wanted if not log.is_done(architecture)]
     done: list[LatencyRecord] = []
     progress("measure", len(wanted) - len(todo), len(wanted))

@@ -15,7 +15,7 @@ from ofa_compile.errors import DataError, DeviceUnavailableError
 from ofa_compile.hardware.target_spec import TargetSpec, load_target
 from ofa_compile.options import FitLatencyOptions, MeasureOptions, default_workspace
 from ofa_compile.progress import ProgressCallback, no_progress
-from ofa_compile.space import SearchSpace, search_space
+from ofa_compile.space import Architecture, SearchSpace, search_space
 from ofa_compile.tuning.choose import tuned_configs
 from ofa_compile.workflows.selection import latency_predictor_path
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from ofa_compile.measurement.dataset import LatencyRecord
     from ofa_compile.measurement.fleet import FleetReport
     from ofa_compile.measurement.measure import MeasureReport
-    from ofa_compile.space import Architecture
 
 
 def latency_dataset_path(workspace: Path) -> Path:
@@ -37,6 +36,16 @@ def code_version(tuned: Mapping[str, Mapping[str, Any]]) -> str:
     from ofa_compile.compiler.objects import code_fingerprint
 
     return digest(code_fingerprint(), json.dumps(tuned, sort_keys=True))[:12]
+
+
+def wanted_subnets(options: MeasureOptions, space: SearchSpace) -> int | list[Architecture]:
+    """Return the subnets named by files, checked, or how many to choose."""
+    if not options.architectures:
+        return options.count
+    named = [Architecture.from_file(path) for path in options.architectures]
+    for architecture in named:
+        space.validate(architecture)
+    return named
 
 
 def measure_target(
@@ -83,7 +92,7 @@ def _measure_here(
     return measure_subnets(
         space,
         target,
-        options.count,
+        wanted_subnets(options, space),
         build=native_builder(target, supernet, threads=options.threads, tuned=tuned),
         dataset=LatencyDataset(latency_dataset_path(workspace)),
         resolution=options.resolution,
@@ -115,6 +124,11 @@ def _measure_on_boards(
     tuned = tuned_configs(target, workspace)
     config = MeasureConfig(timing=BOARD_TIMING, threads=options.threads, code=code_version(tuned))
     description = describe_target(target)
+    wanted = wanted_subnets(options, space)
+    if isinstance(wanted, int):
+        wanted = choose_architectures(
+            space, wanted, seed=options.seed, resolution=options.resolution
+        )
     num_boards = count_free_boards(description)
     supernet = load_supernet(None, space=space)
 
@@ -126,9 +140,7 @@ def _measure_on_boards(
 
     return measure_fleet(
         SampleLog(space, target, LatencyDataset(latency_dataset_path(workspace)), config),
-        choose_architectures(
-            space, options.count, seed=options.seed, resolution=options.resolution
-        ),
+        wanted,
         Workshop(take_board=lambda: acquire_target_board(description), build=build, deploy=deploy),
         num_boards,
         progress=progress,

@@ -23,8 +23,9 @@ _LIMIT = re.compile(r"(?P<number>\d+(\.\d*)?|\.\d+)(ms)?")
 
 @dataclass(frozen=True)
 class TargetLimit:
-    """A target, and the latency that is allowed there; None for any."""
+    """A target, by what word it was named, and the latency allowed there; None for any."""
 
+    word: str
     target: TargetSpec
     max_latency_ms: float | None
 
@@ -41,12 +42,12 @@ def parse_target(word: str) -> TargetLimit:
     """
     name, separator, limit = word.rpartition("=")
     if not separator or Path(word).is_file():
-        return TargetLimit(load_target(word), None)
+        return TargetLimit(word, load_target(word), None)
     found = _LIMIT.fullmatch(limit.strip())
     if found is None:
         message = f"--target {word}: '{limit}' is not a number of milliseconds"
         raise ConfigError(message, hint="write --target NAME=20ms")
-    return TargetLimit(load_target(name), float(found["number"]))
+    return TargetLimit(name, load_target(name), float(found["number"]))
 
 
 def parse_targets(options: SearchOptions) -> list[TargetLimit]:
@@ -67,7 +68,7 @@ def parse_targets(options: SearchOptions) -> list[TargetLimit]:
     if len(found) > 1 or found[0].max_latency_ms is not None:
         message = "--max-latency-ms goes with one --target that has no limit of its own"
         raise ConfigError(message, hint="write --target NAME=20ms for each target")
-    return [TargetLimit(found[0].target, options.max_latency_ms)]
+    return [TargetLimit(found[0].word, found[0].target, options.max_latency_ms)]
 
 
 def target_workspace(options: SearchOptions, target: TargetSpec, num_targets: int) -> Path:

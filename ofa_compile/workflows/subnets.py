@@ -130,6 +130,23 @@ def extract_calibrated(
     return subnet
 
 
+def measured_accuracy(
+    options: SupernetOptions, architecture: Architecture, data: Path, progress: ProgressCallback
+) -> tuple[float, int]:
+    """Evaluate a calibrated subnet on the test images of `data`; return top-1 and their number."""
+    from ofa_compile.training.data import load_images, resize
+    from ofa_compile.training.evaluate import evaluate_subnet, test_set_images
+
+    progress("measuring accuracy")
+    supernet = load_options_supernet(options)
+    found = load_images(data, size=max(supernet.space.resolutions))
+    mean, std = normalization(supernet)
+    images = test_set_images(dataclasses.replace(found, mean=mean, std=std), held_out=0)
+    subnet = extract_calibrated(supernet, architecture, calibration_images(options))
+    scaled = resize(images.images, architecture.resolution)
+    return evaluate_subnet(subnet, scaled, images.labels), len(images.labels)
+
+
 def read_architecture(
     path: Path | None, supernet: Supernet, resolution: int | None = None
 ) -> Architecture:
