@@ -293,6 +293,12 @@ class TrainOptions(_Options):
         Stop after this many steps of the schedule.
     threads
         Threads of PyTorch; None leaves them.
+    device
+        "cpu", "cuda", or "auto" for CUDA where there is a GPU.
+    parts
+        Parts of each batch; a multiple of the number of processes, which is the default.
+    tensorboard
+        Also write the log for TensorBoard.
     """
 
     data: Path
@@ -302,6 +308,9 @@ class TrainOptions(_Options):
     init: str | None = None
     max_steps: int | None = None
     threads: int | None = None
+    device: str = "auto"
+    parts: int | None = None
+    tensorboard: bool = False
     seed: int = 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,14 @@ from ofa_compile.cli.render import Output
 from ofa_compile.options import DEFAULT_SUPERNET, TrainOptions
 
 EPILOG = "Example: ofa-compile train --data cifar10 --output run"
+
+
+class Device(enum.Enum):
+    """Where to train."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
 
 
 def train_command(
@@ -30,6 +39,16 @@ def train_command(
     threads: Annotated[
         int | None, typer.Option("--threads", min=1, help="Threads of PyTorch.")
     ] = None,
+    device: Annotated[
+        Device, typer.Option("--device", help="Where to train; auto takes a GPU if there is one.")
+    ] = Device.AUTO,
+    parts: Annotated[
+        int | None,
+        typer.Option("--parts", min=1, help="Parts of each batch; default: one per process."),
+    ] = None,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Also write the log for TensorBoard.")
+    ] = False,
     seed: opt.Seed = 0,
     dry_run: opt.DryRun = False,
     as_json: opt.Json = False,
@@ -38,7 +57,8 @@ def train_command(
 ) -> None:
     """Train a supernet on your images by progressive shrinking.
 
-    Interrupt it as you like: a second run continues from the last checkpoint.
+    Interrupt it as you like: a second run continues from the last checkpoint. On several GPUs or
+    hosts: torchrun --nproc-per-node 2 -m ofa_compile train ...
     """
     options = TrainOptions(
         data=data,
@@ -48,6 +68,9 @@ def train_command(
         init=init,
         max_steps=max_steps,
         threads=threads,
+        device=device.value,
+        parts=parts,
+        tensorboard=tensorboard,
         seed=seed,
     )
     channel = Output(as_json=as_json, quiet=quiet, verbose=verbose)

@@ -295,3 +295,35 @@ def augment(
         np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]
     ]
     return cropped
+
+
+def resized_crop(
+    images: NDArray[np.uint8], rng: np.random.Generator, *, smallest: float = 0.08
+) -> NDArray[np.uint8]:
+    """Take a random part of each image, scale it to the image's size, and flip half of them.
+
+    Parameters
+    ----------
+    images
+        Images of shape (n, height, width, 3), uint8.
+    rng
+        Source of the parts and flips.
+    smallest
+        Share of the area of the smallest part.
+
+    Returns
+    -------
+    Images of the same shape.
+    """
+    _, height, width, _ = images.shape
+    out = np.empty_like(images)
+    for i, image in enumerate(images):
+        area, aspect = rng.uniform(smallest, 1.0), np.exp(rng.uniform(-1.0, 1.0) * np.log(4 / 3))
+        rows = min(height, max(1, round(height * float(np.sqrt(area / aspect)))))
+        columns = min(width, max(1, round(width * float(np.sqrt(area * aspect)))))
+        top = int(rng.integers(0, height - rows + 1))
+        left = int(rng.integers(0, width - columns + 1))
+        part = Image.fromarray(image[top : top + rows, left : left + columns])
+        scaled = np.asarray(part.resize((width, height), Image.Resampling.BILINEAR))
+        out[i] = scaled[:, ::-1] if rng.random() < 0.5 else scaled
+    return out

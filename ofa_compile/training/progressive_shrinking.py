@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ofa_compile.errors import ConfigError
 from ofa_compile.space import Architecture, SearchSpace
 from ofa_compile.space.search_space import Gene
 from ofa_compile.training.recipe import Phase, Recipe
 
-__all__ = ["PhasePlan", "plan_phases", "subnets_for_step"]
+__all__ = ["PhasePlan", "kept_ratios", "plan_phases", "subnets_for_step"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,21 +78,58 @@ def subnets_for_step(
     Returns
     -------
     Pairs of role and architecture: "largest" first (the teacher), then, in phases with an elastic
-    dimension, "smallest" and as many "random" as the phase asks for.
+    dimension, "smallest" and as many "random" (then "random_3", ...) as the phase asks for. With
+    random sampling, the random ones only.
     """
     resolutions = _resolutions(phase, space)
     chosen = [("largest", space.largest(int(rng.choice(resolutions))))]
     if not phase.elastic:
         return chosen
-    varies = np.array([_is_elastic(gene, phase.elastic) for gene in space.genes])
     largest = np.array([len(gene.choices) - 1 for gene in space.genes])
+    lowest = np.array([_lowest(gene, phase) for gene in space.genes])
     distinct = sorted(set(resolutions))
-    rows: list[tuple[str, NDArray[np.int64]]] = [("smallest", np.zeros(len(varies), np.int64))]
-    rows += [("random", space.sample_indices(rng, 1)[0]) for _ in range(phase.random_subnets)]
+    rows = [("random", space.sample_indices(rng, 1)[0]) for _ in range(phase.random_subnets)]
+    if phase.sampling == "sandwich":
+        rows.insert(0, ("smallest", np.zeros(len(largest), np.int64)))
+    else:
+        chosen = []
     for role, row in rows:
         # Genes of absent blocks may stay absent only where depth varies.
-        full = np.where(row < 0, rng.integers(0, largest + 1), row)
-        index = np.where(varies, full, largest)
+        index = np.where(row < 0, rng.integers(0, largest + 1), row)
+        index = np.where(lowest == largest, largest, index)
+        if role == "smallest":
+            index = lowest
+        elif (index < lowest).any():
+            index = np.where(index < lowest, rng.integers(lowest, largest + 1), index)
+        index = index.copy()
         index[0] = space.resolutions.index(int(rng.choice(distinct)))
-        chosen.append((role, space.from_indices(index)))
+        name = role if role not in dict(chosen) else f"{role}_{len(chosen)}"
+        chosen.append((name, space.from_indices(index)))
     return chosen
+
+
+def _lowest(gene: Gene, phase: Phase) -> int:
+    """Return the smallest index that a gene takes in a phase."""
+    top = len(gene.choices) - 1
+    if not _is_elastic(gene, phase.elastic):
+        return top
+    count = {
+        "depth": phase.depth_choices,
+        "expand_ratio": phase.expand_ratio_choices,
+        "kernel_size": phase.kernel_size_choices,
+    }.get(gene.name.split(".")[0], 0)
+    return max(0, top + 1 - count) if count else 0
+
+
+def kept_ratios(plans: list[PhasePlan], now: PhasePlan, space: SearchSpace) -> tuple[float, ...]:
+    """Return the expand ratios that the phases before `now` trained besides the largest.
+
+    Sorting channels must leave each of those widths its channels.
+    """
+    choices = dict(space.block_choices)["expand_ratio"]
+    counts = [
+        plan.phase.expand_ratio_choices or len(choices)
+        for plan in plans
+        if plan.end_step <= now.first_step and "expand_ratio" in plan.phase.elastic
+    ]
+    return tuple(sorted(choices)[-max(counts) :]) if counts else ()

@@ -41,6 +41,15 @@ class Phase:
         Weight of each subnet's loss beside the largest network's.
     sort_channels
         Sort channels by importance before the first step.
+    sampling
+        "sandwich": largest, smallest and random subnets in every step; "random": only those.
+    teacher
+        "largest": the largest network of the same step; "fixed": the largest network as it was
+        before the first phase with a fixed teacher.
+    depth_choices, expand_ratio_choices, kernel_size_choices
+        How many of the largest values an elastic dimension takes; 0 for all.
+    learning_rate, warmup_epochs
+        Peak and warm-up of a cosine schedule of the phase's own; 0 for the recipe's schedule.
     """
 
     name: str
@@ -51,6 +60,13 @@ class Phase:
     distillation_ratio: float = 0.0
     student_weight: float = 1.0
     sort_channels: bool = False
+    sampling: str = "sandwich"
+    teacher: str = "largest"
+    depth_choices: int = 0
+    expand_ratio_choices: int = 0
+    kernel_size_choices: int = 0
+    learning_rate: float = 0.0
+    warmup_epochs: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +85,14 @@ class Recipe:
         Linear warm-up to the peak, then a cosine to the final rate at the last step.
     momentum, weight_decay, label_smoothing, max_gradient_norm
         Of SGD with Nesterov momentum and its loss.
+    precision
+        "float32", or "bfloat16" for mixed precision.
+    ema_decay
+        Of an exponential average of the weights that the run ends with; 0 for none.
+    dropout
+        Before the classifier.
+    augmentation
+        "pad-crop" or "resized-crop" (a random part, scaled); both flip half of the images.
     """
 
     phases: tuple[Phase, ...]
@@ -81,6 +105,10 @@ class Recipe:
     weight_decay: float = 0.0
     label_smoothing: float = 0.0
     max_gradient_norm: float = math.inf
+    precision: str = "float32"
+    ema_decay: float = 0.0
+    dropout: float = 0.0
+    augmentation: str = "pad-crop"
 
 
 def list_recipes() -> list[str]:
@@ -144,6 +172,9 @@ def parse_recipe(table: dict[str, Any], where: str) -> Recipe:
                 allowed = ", ".join(ELASTIC_DIMENSIONS)
                 message = f"{where}: phases[{i}].elastic has {name!r}; allowed: {allowed}"
                 raise ConfigError(message)
+        if phase.sampling == "random" and phase.elastic and phase.random_subnets == 0:
+            message = f"{where}: phases[{i}] samples at random but random_subnets is 0"
+            raise ConfigError(message)
     return Recipe(**_checked(Recipe, table, where), phases=parsed)
 
 
@@ -162,6 +193,18 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "weight_decay": (0.0, 1.0),
     "label_smoothing": (0.0, 0.9999),
     "max_gradient_norm": (1e-9, math.inf),
+    "ema_decay": (0.0, 0.999999),
+    "dropout": (0.0, 0.9),
+    "warmup_epochs": (0.0, 1e6),
+    "depth_choices": (0, 16),
+    "expand_ratio_choices": (0, 16),
+    "kernel_size_choices": (0, 16),
+}
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "precision": ("float32", "bfloat16"),
+    "augmentation": ("pad-crop", "resized-crop"),
+    "sampling": ("sandwich", "random"),
+    "teacher": ("largest", "fixed"),
 }
 
 
@@ -201,4 +244,7 @@ def _value(kind: str, key: str, value: Any, where: str) -> Any:
         if not low <= value <= high:
             message = f"{where}: {key} is {value!r}; allowed: {low} to {high}"
             raise ConfigError(message)
+    if key in _CHOICES and value not in _CHOICES[key]:
+        message = f"{where}: {key} is {value!r}; allowed: {', '.join(_CHOICES[key])}"
+        raise ConfigError(message)
     return float(value) if kind == "float" else value

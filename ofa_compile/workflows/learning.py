@@ -37,9 +37,12 @@ def train(options: TrainOptions, progress: ProgressCallback = no_progress) -> di
         max_steps=options.max_steps,
         threads=options.threads,
         seed=options.seed,
+        device=options.device,
+        parts=options.parts,
+        tensorboard=options.tensorboard,
     )
     result = train_supernet(
-        config, progress=lambda step, total, _losses: progress("training", step, total)
+        config, progress=lambda done, total, _losses: progress("training: images", done, total)
     )
     return {
         "weights": None if result.weights is None else str(result.weights),
@@ -47,7 +50,8 @@ def train(options: TrainOptions, progress: ProgressCallback = no_progress) -> di
         "step": result.step,
         "total_steps": result.total_steps,
         "loss": result.loss,
-        "skipped_images": len(result.skipped),
+        "images_per_s": result.images_per_s,
+        "skipped_images": list(result.skipped),
     }
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from ofa_compile.errors import ConfigError
 from ofa_compile.space import search_space, search_spaces
-from ofa_compile.training.progressive_shrinking import plan_phases, subnets_for_step
+from ofa_compile.training.progressive_shrinking import kept_ratios, plan_phases, subnets_for_step
 from ofa_compile.training.recipe import Phase, load_recipe
 
 
@@ -38,7 +38,8 @@ def test_only_elastic_dimensions_vary(
     for _ in range(20):
         subnets = subnets_for_step(phase, space, rng)
         roles = [role for role, _ in subnets]
-        assert roles == (["largest", "smallest", "random", "random"] if elastic else ["largest"])
+        wanted = ["largest", "smallest", "random", "random_3"]
+        assert roles == (wanted if elastic else ["largest"])
         for role, architecture in subnets:
             space.validate(architecture)
             if role == "largest" or "depth" not in elastic:
@@ -76,3 +77,32 @@ def test_foreign_resolution_is_refused(rng: np.random.Generator) -> None:
     phase = Phase(name="p", epochs=1.0, resolutions=(24, 25))
     with pytest.raises(ConfigError, match="has no resolution 25"):
         subnets_for_step(phase, search_space("ofa_mbv3_cifar"), rng)
+
+
+def test_a_phase_may_use_the_largest_choices_only(rng: np.random.Generator) -> None:
+    space = search_space("ofa_mbv3_cifar")
+    phase = Phase(
+        name="p",
+        epochs=1.0,
+        elastic=("kernel_size", "depth", "expand_ratio"),
+        depth_choices=2,
+        expand_ratio_choices=2,
+        random_subnets=4,
+        sampling="random",
+    )
+    drawn = [a for _ in range(60) for _, a in subnets_for_step(phase, space, rng)]
+    assert len(drawn) == 240
+    assert {d for a in drawn for d in a.depths} == {3, 4}
+    assert {e for a in drawn for s in a.expand_ratios for e in s} == {4, 6}
+    assert {k for a in drawn for s in a.kernel_sizes for k in s} == {3, 5, 7}
+
+
+def test_sorting_keeps_the_widths_of_earlier_phases() -> None:
+    plans = plan_phases(load_recipe("paper-imagenet"), 1_271_167)
+    space = search_space("ofa_mbv3_d234_e346_k357_w1.2")
+    by_name = {plan.phase.name: plan for plan in plans}
+    assert kept_ratios(plans, by_name["expand-1"], space) == ()
+    assert kept_ratios(plans, by_name["expand-2"], space) == (4, 6)
+    lengths = {name: plan.end_step - plan.first_step for name, plan in by_name.items()}
+    assert lengths["kernel"] / lengths["depth-1"] == pytest.approx(5.0, rel=0.01)
+    assert plans[-1].end_step == round((180 + 3 * 125 + 2 * 25) * 1_271_167 / 2048)

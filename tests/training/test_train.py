@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ofa_compile.errors import CheckpointError, ConfigError, DataError
+from ofa_compile.errors import CheckpointError, ConfigError, DataError, MissingDependencyError
 from ofa_compile.space import search_space
 from ofa_compile.supernet import load_supernet
 from ofa_compile.training.recipe import Recipe, load_recipe
@@ -35,7 +35,10 @@ def config(image_folder: Path, recipe: Path, output: Path, **more: object) -> Tr
 
 def losses(output: Path) -> list[dict[str, object]]:
     lines = (output / "log.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(x).items() if k != "seconds"} for x in lines]
+    return [
+        {k: v for k, v in json.loads(x).items() if k not in ("seconds", "images_per_s")}
+        for x in lines
+    ]
 
 
 def test_schedule() -> None:
@@ -67,7 +70,7 @@ def test_run_trains_writes_and_starts_from_its_result(
         progress=lambda step, total, _: seen.append((step, total)),
     )
     assert result.total_steps == result.step == 4
-    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert seen == [(8, 32), (16, 32), (24, 32), (32, 32)]
     records = losses(output)
     assert [r["phase"] for r in records] == ["largest", "largest", "expand", "expand"]
     assert set(records[-1]) >= {"largest", "smallest", "random", "learning_rate"}
@@ -181,3 +184,68 @@ def test_space_of_the_recipe_exists() -> None:
     resolutions = set(search_space("ofa_mbv3_cifar").resolutions)
     for phase in load_recipe("cifar").phases:
         assert set(phase.resolutions) <= resolutions
+
+
+PAPER_LIKE = """
+schema_version = 1
+batch_size = 8
+held_out = 12
+momentum = 0.9
+dropout = 0.1
+precision = "bfloat16"
+augmentation = "resized-crop"
+ema_decay = 0.5
+[[phases]]
+name = "largest"
+epochs = 0.17
+learning_rate = 0.02
+resolutions = [24]
+[[phases]]
+name = "expand-1"
+epochs = 0.34
+learning_rate = 0.01
+warmup_epochs = 0.17
+resolutions = [24]
+elastic = ["kernel_size", "depth", "expand_ratio"]
+expand_ratio_choices = 2
+sampling = "random"
+random_subnets = 2
+teacher = "fixed"
+distillation_ratio = 1.0
+sort_channels = true
+"""
+
+
+def test_fixed_teacher_average_and_mixed_precision(image_folder: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "paper.toml"
+    recipe.write_text(PAPER_LIKE)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    result = train_supernet(config(image_folder, recipe, whole))
+    assert result.step == 3
+    assert [sorted(set(r) & {"largest", "random", "random_1"}) for r in losses(whole)] == [
+        ["largest"],
+        ["random", "random_1"],
+        ["random", "random_1"],
+    ]
+    assert [r["learning_rate"] for r in losses(whole)] == [0.02, 0.01, 0.01]
+    # The teacher is the largest network as it was when shrinking began, and stays so.
+    teacher = load_supernet(whole / "teacher.safetensors")
+    for steps in (2, None):
+        train_supernet(config(image_folder, recipe, parts, max_steps=steps))
+    assert load_supernet(parts / "teacher.safetensors").weights_hash == teacher.weights_hash
+    assert losses(parts) == losses(whole)
+    hashes = [load_supernet(f / "supernet.safetensors").weights_hash for f in (whole, parts)]
+    assert hashes[0] == hashes[1]
+    state = torch.load(result.checkpoint, weights_only=True)
+    name = "classifier.linear.weight"
+    saved = load_supernet(whole / "supernet.safetensors").state_dict()[name]
+    torch.testing.assert_close(saved, state["average"][name])
+    assert not torch.equal(saved, state["supernet"][name])
+
+
+def test_tensorboard_is_asked_for_by_name(
+    image_folder: Path, recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(MissingDependencyError, match="needs the package tensorboard"):
+        train_supernet(config(image_folder, recipe_file, tmp_path / "a", tensorboard=True))
