@@ -1,19 +1,15 @@
 """Images for training and evaluation, decoded once and kept in memory as uint8.
 
-Accepted: a folder with one folder of images per class, below ``train/`` and ``test/`` (or without
-them: then there are no test images), or a tar archive of such folders.
+What is accepted as a data set says `ofa_compile.training.sources`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import logging
 import os
-import tarfile
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,11 +20,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from ofa_compile.errors import DataError
+from ofa_compile.training.sources import HUB_PREFIX, decode, read_items
 
 __all__ = ["ImageData", "load_images", "normalize", "resize", "split_indices"]
 
 _LOGGER = logging.getLogger(__name__)
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"}
 _CACHE_VERSION = 1
 
 
@@ -60,68 +56,23 @@ class ImageData:
     skipped: tuple[str, ...] = field(default=())
 
 
-def _folder_files(root: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
-    """Yield the relative path and the content of every image file below `root`, sorted."""
-    for path in sorted(root.rglob("*")):
-        if path.suffix.lower() in _SUFFIXES and path.is_file():
-            yield PurePosixPath(path.relative_to(root).as_posix()), path.read_bytes()
-
-
-def _archive_files(path: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
-    """Yield the path and the content of every image file in a tar archive, in archive order."""
-    try:
-        with tarfile.open(path) as archive:
-            for member in archive:
-                name = PurePosixPath(member.name)
-                content = archive.extractfile(member) if member.isfile() else None
-                if content is not None and name.suffix.lower() in _SUFFIXES:
-                    yield name, content.read()
-    except (tarfile.TarError, EOFError, OSError) as err:
-        message = f"cannot read {path} as a tar archive: {err}"
-        raise DataError(message, hint="Give a folder with one folder of images per class.") from err
-
-
-def _place(name: PurePosixPath) -> tuple[bool, str]:
-    """Return whether a file is a test image, and its class."""
-    parts = name.parts
-    label = parts[-2] if len(parts) > 1 else ""
-    return len(parts) > 2 and parts[-3] in ("test", "val"), label
-
-
-def _decode(content: bytes, size: int | None) -> NDArray[np.uint8]:
-    """Decode one image; with `size`, scale and crop it to a square of that size."""
-    with Image.open(io.BytesIO(content)) as file:
-        image = file.convert("RGB")
-        if size is not None and image.size != (size, size):
-            scale = size / min(image.size)
-            wanted = [max(size, round(side * scale)) for side in image.size]
-            image = image.resize((wanted[0], wanted[1]), Image.Resampling.BILINEAR)
-            left, top = (wanted[0] - size) // 2, (wanted[1] - size) // 2
-            image = image.crop((left, top, left + size, top + size))
-        return np.asarray(image, dtype=np.uint8)
-
-
-def _read(path: Path, size: int | None) -> ImageData:
+def _read(source: str, size: int | None) -> ImageData:
     """Decode everything; unreadable images are listed, not fatal."""
-    files = _folder_files(path) if path.is_dir() else _archive_files(path)
     rows: list[tuple[bool, str, str, NDArray[np.uint8]]] = []
     skipped = []
-    for name, content in files:
+    for item in read_items(source):
         try:
-            image = _decode(content, size)
+            image = decode(item.content, size)
         except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as err:
-            skipped.append(str(name))
-            _LOGGER.warning("skipped %s: %s", name, err)
+            skipped.append(item.name)
+            _LOGGER.warning("skipped %s: %s", item.name, err)
             continue
-        if size is None and image.shape[0] == image.shape[1]:
-            size = image.shape[0]
-        elif size is None:
+        if size is None:
             size = min(image.shape[:2])
-            image = _decode(content, size)
-        is_test, label = _place(name)
-        rows.append((is_test, label, str(name), image))
+            image = decode(item.content, size)
+        rows.append((item.is_test, item.label, item.name, image))
     if not any(not row[0] for row in rows):
-        message = f"{path} holds no readable training images (one folder per class)"
+        message = f"{source} holds no readable training images (one folder per class)"
         raise DataError(message, hint="Expected <data>/train/<class>/<image>.jpg.")
     rows.sort(key=lambda row: row[:3])
     return _assemble(rows, tuple(skipped))
@@ -169,9 +120,12 @@ def channel_statistics(
     return (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])
 
 
-def _fingerprint(path: Path, size: int | None) -> str:
-    """Return a hash that changes when the data set on disk does."""
+def _fingerprint(path: Path, size: int | None, *, exists: bool) -> str:
+    """Return a hash that changes when the data set on disk does (one of the hub: its name)."""
     digest = hashlib.sha256(f"{_CACHE_VERSION} {size}".encode())
+    if not exists:
+        digest.update(str(path).encode())
+        return digest.hexdigest()[:16]
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
     for file in files:
         status = file.stat()
@@ -188,7 +142,8 @@ def load_images(
     Parameters
     ----------
     path
-        Folder of class folders, with or without ``train/`` and ``test/``; or a tar archive of it.
+        Folder of class folders, with or without ``train/`` and ``test/``; a tar archive of it; a
+        folder of IDX files; a data set of Hugging Face's `datasets`, local or "hf:<hub id>".
     size
         Height and width that every image is scaled and cropped to; None takes the first image's.
     cache
@@ -203,13 +158,16 @@ def load_images(
     DataError
         If the path does not exist or holds no readable training images.
     """
-    source = Path(path)
-    if not source.exists():
+    name = os.fspath(path)
+    source = Path(name)
+    is_hub = name.startswith(HUB_PREFIX)
+    if not is_hub and not source.exists():
         message = f"data set {source} does not exist"
-        raise DataError(message, hint="Give a folder with one folder of images per class.")
+        hint = "Give a folder with one folder of images per class, or hf:<id> for one of the hub."
+        raise DataError(message, hint=hint)
     if cache is None:
-        return _read(source, size)
-    file = cache / f"images-{_fingerprint(source, size)}.npz"
+        return _read(name, size)
+    file = cache / f"images-{_fingerprint(source, size, exists=not is_hub)}.npz"
     if file.exists():
         with np.load(file) as stored:
             values = {name: stored[name] for name in stored.files}
@@ -217,7 +175,7 @@ def load_images(
         mean, std = (tuple(values.pop(name).tolist()) for name in ("mean", "std"))
         fields: dict[str, Any] = {**values, **texts, "mean": mean, "std": std}
         return ImageData(**fields)
-    data = _read(source, size)
+    data = _read(name, size)
     cache.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
     arrays: dict[str, Any] = {name: np.asarray(value) for name, value in vars(data).items()}

@@ -25,9 +25,8 @@ def config(image_folder: Path, recipe: Path, output: Path, **more: object) -> Tr
         data=image_folder,
         output=output,
         recipe=str(recipe),
-        image_size=24,
         device="cpu",
-        **more,  # type: ignore[arg-type]
+        **{"image_size": 24, **more},  # type: ignore[arg-type]
     )
 
 
