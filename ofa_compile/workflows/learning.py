@@ -41,9 +41,12 @@ def train(options: TrainOptions, progress: ProgressCallback = no_progress) -> di
         parts=options.parts,
         tensorboard=options.tensorboard,
     )
-    result = train_supernet(
-        config, progress=lambda done, total, _losses: progress("training: images", done, total)
-    )
+
+    def report(done: int, total: int, losses: dict[str, float]) -> None:
+        detail = f"{losses['images_per_s']:.0f} images/s, loss {losses.get('largest', losses.get('random', 0.0)):.3f}"
+        progress("training: images", done, total, detail=detail)
+
+    result = train_supernet(config, progress=report)
     return {
         "weights": None if result.weights is None else str(result.weights),
         "checkpoint": str(result.checkpoint),
