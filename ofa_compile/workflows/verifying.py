@@ -20,6 +20,7 @@ from ofa_compile.progress import ProgressCallback, no_progress
 from ofa_compile.search.family import Family
 from ofa_compile.search.pareto import thin_front
 from ofa_compile.search.search import Candidate, SearchResult
+from ofa_compile.tuning.choose import tuned_configs
 from ofa_compile.workflows.measuring import (
     code_version,
     fit_latency_predictor,
@@ -223,7 +224,9 @@ def _records(
     from ofa_compile.measurement.dataset import LatencyDataset
 
     records = LatencyDataset(latency_dataset_path(workspace)).records(
-        kind="measurement", target_fingerprint=limit.target.fingerprint, code=code_version()
+        kind="measurement",
+        target_fingerprint=limit.target.fingerprint,
+        code=code_version(tuned_configs(limit.target, workspace)),
     )
     return {
         record.architecture.hash: record
