@@ -94,9 +94,6 @@ int ofa_session_time(const float *input, float *output, int warmup, int repeats,
 }
 
 int ofa_session_time_steps(const float *input, float *output, int warmup, int repeats,
-                           double *milliseconds);
-
-int ofa_session_time_steps(const float *input, float *output, int warmup, int repeats,
                            double *milliseconds) {
     if (milliseconds == NULL) return OFA_NULL_POINTER;
     return run_checked(input, output, warmup, repeats, NULL, milliseconds);

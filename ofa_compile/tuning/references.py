@@ -74,6 +74,20 @@ def _pointwise(work: w.Pointwise, draw: Draw) -> Case:
     return Case(work, inputs, expected, {"weight": weight, "bias": bias})
 
 
+def _gated_pointwise(work: w.GatedPointwise, draw: Draw) -> Case:
+    x, bias = draw(work.rows, work.in_channels), draw(work.out_channels)
+    weight = _fan_in(draw(work.out_channels, work.in_channels), work.in_channels)
+    gate = draw(work.batch, work.in_channels)
+    inputs = [x, gate]
+    gated = x.astype(np.float64) * np.repeat(gate, work.rows // work.batch, axis=0)
+    result = gated @ weight.T + bias
+    if work.has_residual:
+        inputs.insert(1, draw(work.rows, work.out_channels))
+        result += inputs[1]
+    expected = ACTIVATIONS[work.activation](result)
+    return Case(work, inputs, expected, {"weight": weight, "bias": bias})
+
+
 def _depthwise(work: w.Depthwise, draw: Draw) -> Case:
     x = draw(work.batch, work.height, work.width, work.channels)
     weight = _fan_in(draw(work.channels, 1, *work.kernel), math.prod(work.kernel))
@@ -157,6 +171,7 @@ def _change_layout(work: w.ChangeLayout, draw: Draw) -> Case:
 
 _MAKERS: dict[str, Callable[[Any, Draw], Case]] = {
     "pointwise": _pointwise,
+    "gated_pointwise": _gated_pointwise,
     "depthwise": _depthwise,
     "convolution": _convolution,
     "pool": _pool,

@@ -43,7 +43,8 @@ def train(options: TrainOptions, progress: ProgressCallback = no_progress) -> di
     )
 
     def report(done: int, total: int, losses: dict[str, float]) -> None:
-        detail = f"{losses['images_per_s']:.0f} images/s, loss {losses.get('largest', losses.get('random', 0.0)):.3f}"
+        loss = losses.get("largest", losses.get("random", 0.0))
+        detail = f"{losses['images_per_s']:.0f} images/s, loss {loss:.3f}"
         progress("training: images", done, total, detail=detail)
 
     result = train_supernet(config, progress=report)

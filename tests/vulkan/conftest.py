@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # for launches
-sys.path.insert(0, str(Path(__file__).parents[1] / "kernels"))  # for kernel_references
 sys.path.insert(0, str(Path(__file__).parents[1] / "compiler"))  # for onnx_nets
 
 from ofa_compile.cache import Cache

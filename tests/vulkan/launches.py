@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from kernel_references import ACTIVATIONS, Case, make_case
 
 from ofa_compile.bundle.native import NativeLibrary
 from ofa_compile.cache import Cache
@@ -21,26 +20,14 @@ from ofa_compile.compiler.link import VULKAN_RUNTIME, Linker
 from ofa_compile.compiler.plan import Plan, Ref, Step
 from ofa_compile.compiler.vulkan import emit_tables as tables
 from ofa_compile.compiler.vulkan.shaders import compile_shaders, shader_key
-from ofa_compile.compiler.workload import GatedPointwise, Pointwise, Workload
+from ofa_compile.compiler.workload import Workload
 from ofa_compile.hardware.target_spec import load_target
 from ofa_compile.hardware.toolchain import find_linker
+from ofa_compile.tuning.references import make_case
 
 # Sums of up to a few hundred products in float32, relative to the largest result.
 TOLERANCE = 1e-5
 MACHINE = GpuMachine(wanted_threads=64)  # so that small cases take large tiles, too
-
-
-def gated_case(work: GatedPointwise, rng: np.random.Generator) -> Case:
-    """Scale the input of a plain product."""
-    fields = {name: getattr(work, name) for name in ("rows", "in_channels", "out_channels")}
-    plain = Pointwise(**fields, has_residual=work.has_residual)
-    case = make_case(plain, rng)
-    gate = rng.random((work.batch, work.in_channels), dtype=np.float32)
-    x = case.inputs[0].astype(np.float64)
-    weight = case.constants["weight"].astype(np.float64)
-    extra = (x * (np.repeat(gate, work.rows // work.batch, axis=0) - 1.0)) @ weight.T
-    expected = ACTIVATIONS[work.activation](case.expected + extra)
-    return Case(work, [*case.inputs, gate], expected, case.constants)
 
 
 def check(
@@ -54,7 +41,7 @@ def check(
     cases = []
     for item in items:
         work, config = item if isinstance(item, tuple) else (item, None)
-        case = gated_case(work, rng) if isinstance(work, GatedPointwise) else make_case(work, rng)
+        case = make_case(work, rng)
         kernel = find_kernel(work, "gpu")
         assert kernel is not None
         config = dict(config or kernel.configs(work, MACHINE)[0])
