@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from ofa_compile.compiler.tvm_api import (
     Broadcast,
@@ -15,10 +16,26 @@ from ofa_compile.compiler.tvm_api import (
 )
 
 
-def define(arrays: Mapping[str, int], body: Callable) -> tvm.tirx.PrimFunc:
+@dataclass(frozen=True)
+class Fetch:
+    """Data of later steps that a kernel fetches from memory on its way."""
+
+    coming: object
+    stride: object
+
+    def line(self, number) -> None:
+        """Fetch the line for inner step `number`; a step that has nothing to fetch repeats one."""
+        address = tvm.tirx.address_of(self.coming[number * self.stride])
+        builder.evaluate(tvm.tirx.call_intrin("void", "tirx.prefetch", address, 0, 3, 1))
+
+
+def define(
+    arrays: Mapping[str, int], body: Callable, *, fetches: bool = False
+) -> tvm.tirx.PrimFunc:
     """Build a PrimFunc over flat float32 `arrays` (name -> number of values).
 
-    `body` is called with one buffer per array and the variables `begin` and `end`.
+    `body` is called with one buffer per array and the variables `begin` and `end`; with `fetches`
+    the PrimFunc has the parameters `coming` and `stride` too, and `body` receives a `Fetch`.
     """
     with IRBuilder() as ir:
         with builder.prim_func():
@@ -26,11 +43,17 @@ def define(arrays: Mapping[str, int], body: Callable) -> tvm.tirx.PrimFunc:
             pointers = [builder.arg(name, builder.ptr("float32")) for name in arrays]
             begin = builder.arg("begin", builder.int32())
             end = builder.arg("end", builder.int32())
+            extra = ()
+            if fetches:
+                pointer = builder.arg("coming", builder.ptr("float32"))
+                stride = builder.arg("stride", builder.int32())
+                # How much lies there is not known, and prefetches are not bound by it.
+                extra = (Fetch(builder.decl_buffer((1,), "float32", data=pointer), stride),)
             buffers = [
                 builder.decl_buffer((max(1, size),), "float32", data=pointer)
                 for pointer, size in zip(pointers, arrays.values(), strict=True)
             ]
-            body(*buffers, begin, end)
+            body(*buffers, begin, end, *extra)
         return ir.get()
 
 

@@ -149,7 +149,16 @@ class PointwiseKernel:
             return [bias]
         return [pack_weights(workload, config, machine, constants["weight"]), bias]
 
-    def build(self, workload: Pointwise, config, machine: VectorMachine):
+    def fetch_steps(self, workload: Pointwise, config, machine: VectorMachine) -> int:
+        """One step per tile and input channel; a single row is itself bound by memory.
+
+        None where instructions count: with lane multiplies.
+        """
+        if workload.rows == 1 or machine.has_lane_multiply:
+            return 0
+        return self.num_tiles(workload, config, machine) * workload.in_channels
+
+    def build(self, workload: Pointwise, config, machine: VectorMachine, *, fetches: bool = False):
         """Generate the matrix product."""
         sizes = {"x": workload.rows * workload.in_channels}
         if workload.has_residual:
@@ -160,13 +169,15 @@ class PointwiseKernel:
         blocks = plan_blocks(workload, config, machine)
 
         def body(*arguments):
+            *arguments, fetch = arguments if fetches else (*arguments, None)
             *buffers, begin, end = arguments
             x, *residual, weight, bias, y = buffers
             tensors = (x, residual[0] if residual else None, weight, bias, y)
             with emit.tiles(begin, end) as tile:
-                _emit_groups(workload, machine, blocks, tile, tensors)
+                fetch_line = _line_fetcher(fetch, tile * workload.in_channels)
+                _emit_groups(workload, machine, blocks, tile, (*tensors, fetch_line))
 
-        return emit.define(sizes, body)
+        return emit.define(sizes, body, fetches=fetches)
 
 
 def pack_weights(workload: Pointwise, config, machine: VectorMachine, weight):
@@ -177,6 +188,13 @@ def pack_weights(workload: Pointwise, config, machine: VectorMachine, weight):
         panels.append(columns[:, first : first + width].ravel())
         first += width
     return np.ascontiguousarray(np.concatenate(panels), np.float32)
+
+
+def _line_fetcher(fetch, first):
+    """Return what an inner step calls with its number."""
+    if fetch is None:
+        return lambda k: None
+    return lambda k: fetch.line(first + k)
 
 
 def _emit_groups(workload, machine, blocks, tile, tensors) -> None:
@@ -218,7 +236,7 @@ def _multiply_order(rows: int, pieces: int, machine: VectorMachine):
 
 
 def _emit_tile(workload, machine, block: Block, rows, row, column, tensors) -> None:
-    x, residual, weight, bias, y = tensors
+    x, residual, weight, bias, y, fetch_line = tensors
     depth, width = workload.in_channels, block.width
     accumulators = emit.local(rows * width)
     for i in range(rows):
@@ -247,6 +265,7 @@ def _emit_tile(workload, machine, block: Block, rows, row, column, tensors) -> N
                 multiply(k + index, [emit.lane(vector, index) for vector in vectors])
     else:
         with emit.serial(0, depth) as k:
+            fetch_line(k)
             multiply(k, [x[(row + i) * depth + k] for i in range(rows)])
 
     for i in range(rows):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ofa_compile.compiler.fetch_schedule import schedule_fetches
 from ofa_compile.compiler.plan import ALIGNMENT, Plan, Ref, Step, place_buffers
 
 # A claim of tiles costs two atomic operations (about 50 ns with a second core watching); this
@@ -74,6 +75,7 @@ def emit_network(plan: Plan, symbols: Mapping[int, str], version: str) -> Networ
     """
     offsets, arena_bytes = place_buffers(plan)
     constant_offsets, weights = join_constants(plan)
+    fetches = schedule_fetches(plan, constant_offsets, len(weights))
 
     def address(ref: Ref) -> str:
         if ref.space == "input":
@@ -87,9 +89,14 @@ def emit_network(plan: Plan, symbols: Mapping[int, str], version: str) -> Networ
     for number, step in enumerate(plan.steps):
         symbol = symbols[number]
         pointers = ["const float *"] * len(step.arguments) + ["float *"]
-        declared[symbol] = f"void {symbol}({', '.join(pointers)}, int32_t, int32_t);\n"
-        arguments = ", ".join(address(ref) for ref in (*step.arguments, step.output))
-        functions.append(_STEP.format(number=number, symbol=symbol, arguments=arguments))
+        types = [*pointers, "int32_t", "int32_t"]
+        arguments = [address(ref) for ref in (*step.arguments, step.output)] + ["begin", "end"]
+        if step.fetch_steps:
+            types += ["const float *", "int32_t"]
+            arguments += [f"WEIGHTS({fetches[number].start})", str(fetches[number].stride)]
+        declared[symbol] = f"void {symbol}({', '.join(types)});\n"
+        call = f"{symbol}({', '.join(arguments)})"
+        functions.append(_STEP.format(number=number, call=call))
         table.append(f"    {{step_{number}, {step.num_tiles}, {grain(step)}}},")
     text = _HEAD.format(alignment=ALIGNMENT)
     text += "".join(declared[symbol] for symbol in sorted(declared)) + "\n"
@@ -109,7 +116,7 @@ def emit_network(plan: Plan, symbols: Mapping[int, str], version: str) -> Networ
 _STEP = """\
 static void step_{number}(const float *input, unsigned char *arena, int32_t begin, int32_t end) {{
     (void)input, (void)arena;
-    {symbol}({arguments}, begin, end);
+    {call};
 }}
 """
 

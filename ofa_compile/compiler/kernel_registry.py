@@ -72,6 +72,11 @@ class Kernel(Protocol):
     computes. Tiles are independent, so threads split the range. A GPU's kernel (`family` "gpu",
     `machine` a `GpuMachine`) is one launch instead: its extents are constants, and it takes no
     range.
+
+    A kernel whose inner loop can fetch data for later steps from memory on the way also has
+    `fetch_steps(workload, config, machine)`, the number of such inner steps of all tiles, and
+    takes `fetches=True` in `build`: two more parameters follow then, a pointer `coming` and
+    `stride` (int32), and inner step number i fetches the line at `coming[i * stride]`.
     """
 
     kind: str
@@ -111,3 +116,9 @@ def find_kernel(workload: Workload, family: str = "cpu") -> Kernel | None:
     import ofa_compile.kernels  # noqa: F401  (its modules register themselves)
 
     return _KERNELS.get((family, workload.kind))
+
+
+def count_fetch_steps(kernel: Kernel, workload: Workload, config: Config, machine: Machine) -> int:
+    """Return at how many inner steps a kernel can fetch a line; mostly none."""
+    count = getattr(kernel, "fetch_steps", None)
+    return 0 if count is None else int(count(workload, config, machine))

@@ -8,7 +8,13 @@ from typing import Any
 
 from ofa_compile.compiler.generic import lower_generic
 from ofa_compile.compiler.graph import Graph, Node, Value
-from ofa_compile.compiler.kernel_registry import Config, Machine, VectorMachine, find_kernel
+from ofa_compile.compiler.kernel_registry import (
+    Config,
+    Machine,
+    VectorMachine,
+    count_fetch_steps,
+    find_kernel,
+)
 from ofa_compile.compiler.passes.place_scales import is_pointwise
 from ofa_compile.compiler.plan import Plan, Ref, Step
 from ofa_compile.compiler.workload import (
@@ -134,7 +140,8 @@ class Lowering:
         refs = [self.plan.new_constant(data) for data in packed]
         output = self.plan.new_buffer(output_size)
         tiles = kernel.num_tiles(workload, config, self.machine)
-        step = Step(workload, config, (*inputs, *refs), output, tiles, output_size)
+        fetch_steps = count_fetch_steps(kernel, workload, config, self.machine)
+        step = Step(workload, config, (*inputs, *refs), output, tiles, output_size, fetch_steps)
         self.plan.steps.append(step)
         return output
 

@@ -44,7 +44,7 @@ def object_key(step: Step, target: TargetSpec) -> str:
         step.workload.key,
         json.dumps(step.config, sort_keys=True),
         json.dumps(target.tvm_target, sort_keys=True),
-        f"{target.core.vector_bits} {target.core.vector_registers}",
+        f"{target.core.vector_bits} {target.core.vector_registers} {bool(step.fetch_steps)}",
         code_fingerprint(),
     )
 
@@ -89,5 +89,6 @@ def _compile(step: Step, target: TargetSpec, machine: VectorMachine) -> bytes:
 
         kernel = find_kernel(step.workload)
         assert kernel is not None
-        function = kernel.build(step.workload, step.config, machine)
+        options = {"fetches": True} if step.fetch_steps else {}
+        function = kernel.build(step.workload, step.config, machine, **options)
     return compile_object({symbol_of(step, target): function}, target.tvm_target)

@@ -28,7 +28,10 @@ class Ref:
 
 @dataclass(frozen=True)
 class Step:
-    """One kernel call: inputs, packed constants, scratch; then the output of `num_values`."""
+    """One kernel call: inputs, packed constants, scratch; then the output of `num_values`.
+
+    With `fetch_steps` the kernel also fetches a line of other data at each of so many inner steps.
+    """
 
     workload: Workload
     config: dict[str, Any]
@@ -36,6 +39,7 @@ class Step:
     output: Ref
     num_tiles: int
     num_values: int = 0
+    fetch_steps: int = 0
 
 
 @dataclass

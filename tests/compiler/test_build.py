@@ -23,7 +23,10 @@ from ofa_compile.hardware.target_spec import TargetSpec, load_target
 
 Agree = Callable[..., Any]
 
-NAMES = ("version", "input_shape", "output_shape", "arena_bytes", "run", "set_threads", "time")
+NAMES = (
+    *("version", "input_shape", "output_shape", "arena_bytes", "num_steps"),
+    *("run", "set_threads", "time", "time_steps"),
+)
 
 
 def small_net(seed: int = 0) -> Net:

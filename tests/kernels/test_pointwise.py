@@ -4,9 +4,14 @@ import numpy as np
 import pytest
 from kernel_harness import Machine
 
-from ofa_compile.compiler.kernel_registry import VectorMachine, find_kernel
+from ofa_compile.compiler.kernel_registry import VectorMachine, count_fetch_steps, find_kernel
 from ofa_compile.compiler.workload import Pointwise
-from ofa_compile.kernels.pointwise import block_widths, pack_weights, plan_blocks
+from ofa_compile.kernels.pointwise import (
+    PointwiseKernel,
+    block_widths,
+    pack_weights,
+    plan_blocks,
+)
 
 ACTIVATIONS = ("none", "relu", "relu6", "hsigmoid", "hswish")
 
@@ -97,3 +102,27 @@ def test_weights_as_an_input(machine: Machine, rng: np.random.Generator) -> None
     (packed,) = kernel.pack(works[0], machine.configs(works[0])[0], machine.core, constants)
     assert packed.size == 21
     machine.check(*works, rng=rng)
+
+
+@pytest.mark.parametrize("core", CORES)
+def test_only_products_over_maps_fetch(core: VectorMachine) -> None:
+    steps = {}
+    for rows in (1, 49):
+        work = Pointwise(rows, 12, 40)
+        kernel = find_kernel(work)
+        assert kernel is not None
+        config = kernel.configs(work, core)[0]
+        steps[rows] = count_fetch_steps(kernel, work, config, core)
+        tiles = kernel.num_tiles(work, config, core)
+    assert steps == {1: 0, 49: 0 if core.has_lane_multiply else 12 * tiles}
+
+
+def test_a_fetching_kernel_has_two_more_parameters() -> None:
+    work, core = Pointwise(49, 12, 40), CORES[0]
+    kernel = PointwiseKernel()
+    config = kernel.configs(work, core)[0]
+    plain = kernel.build(work, config, core)
+    fetching = kernel.build(work, config, core, fetches=True)
+    assert [p.name for p in fetching.params[len(plain.params) :]] == ["coming", "stride"]
+    assert "prefetch" in str(fetching.script())
+    assert "prefetch" not in str(plain.script())
