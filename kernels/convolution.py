@@ -17,7 +17,7 @@ import numpy as np
 from ofa_compile.compiler.kernel_registry import VectorMachine, register
 from ofa_compile.compiler.tvm_api import tvm
 from ofa_compile.compiler.workload import Convolution
-from ofa_compile.kernels import emit
+from ofa_compile.kernels import emit, folded, stem_lanes
 from ofa_compile.kernels.columns import ColumnTile, plan_columns, taps_inside
 
 # Unrolling pays while a kernel row is a few dozen steps; beyond, input channels become a loop.
@@ -51,6 +51,8 @@ class ConvolutionKernel:
         Ties, and tiles of more than eight outputs, lose to eight outputs: measured on the stem,
         wider tiles have too many rows of addresses in flight.
         """
+        if stem_lanes.applies(workload, machine):
+            return stem_lanes.configs(workload, machine)
         most = max(1, math.ceil(workload.out_channels / machine.lanes))
         choices = [
             {"vectors": vectors, "outputs": outputs}
@@ -75,14 +77,17 @@ class ConvolutionKernel:
 
     def pack(self, workload: Convolution, config, machine: VectorMachine, constants):
         """Weights (out, in, kh, kw) to (block, kh, kw, in, lane); bias as it is."""
-        weight = np.transpose(constants["weight"], (2, 3, 1, 0))
+        weight, bias = constants["weight"], constants["bias"]
+        if stem_lanes.applies(workload, machine):
+            weight = folded.fold_weight(workload, weight)
+            bias = folded.fold_bias(workload, bias)
+        weight = np.transpose(weight, (2, 3, 1, 0))
         panels = []
         for first, count, width in _blocks(workload, config, machine):
             for index in range(count):
                 start = first + index * width
                 panels.append(weight[..., start : start + width].ravel())
-        bias = np.ascontiguousarray(constants["bias"], np.float32)
-        return [np.ascontiguousarray(np.concatenate(panels), np.float32), bias]
+        return [np.ascontiguousarray(a, np.float32) for a in (np.concatenate(panels), bias)]
 
     def build(self, workload: Convolution, config, machine: VectorMachine):
         """Generate the convolution."""
@@ -107,7 +112,10 @@ class ConvolutionKernel:
                 def with_group(group) -> None:
                     first, _, width = group
                     channel = first if first else block * width
-                    _emit_row(w, config, machine, width, row, channel, tensors)
+                    if stem_lanes.applies(w, machine):
+                        stem_lanes.emit_row(w, config, width, row, channel, tensors)
+                    else:
+                        _emit_row(w, config, machine, width, row, channel, tensors)
 
                 if len(groups) == 1:
                     with_group(groups[0])

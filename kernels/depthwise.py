@@ -17,7 +17,7 @@ import numpy as np
 from ofa_compile.compiler.kernel_registry import VectorMachine, register
 from ofa_compile.compiler.tvm_api import tvm
 from ofa_compile.compiler.workload import Depthwise
-from ofa_compile.kernels import emit
+from ofa_compile.kernels import depthwise_rows, emit
 from ofa_compile.kernels.columns import ColumnTile, balanced_width, plan_columns, taps_inside
 
 # Beyond 14 outputs nothing is gained: the weights of a kernel row are amortised already.
@@ -38,6 +38,8 @@ class DepthwiseKernel:
 
     def configs(self, workload: Depthwise, machine: VectorMachine):
         """Tiles of an output row: the widest that fits first, then narrower ones."""
+        if machine.has_lane_multiply:
+            return depthwise_rows.configs(workload, machine)
         widest = _outputs_that_fit(workload, machine)
         choices = [widest, *(n for n in (14, 10, 8, 7, 4) if n < widest)]
         # Tiles are balanced over the row, so that several limits may mean the same tile.
@@ -46,11 +48,15 @@ class DepthwiseKernel:
 
     def num_tiles(self, workload: Depthwise, config, machine: VectorMachine) -> int:
         """One tile per (channel block, image, output row)."""
+        if machine.has_lane_multiply:
+            return depthwise_rows.num_tiles(workload, config, machine)
         blocks = math.ceil(workload.channels / machine.lanes)
         return blocks * workload.batch * workload.out_height
 
     def pack(self, workload: Depthwise, config, machine: VectorMachine, constants):
         """Weights (channels, 1, kh, kw) to (block, kh, kw, lane); bias as it is."""
+        if machine.has_lane_multiply:
+            return depthwise_rows.pack(workload, machine, constants)
         taps = workload.kernel[0] * workload.kernel[1]
         weight = constants["weight"].reshape(workload.channels, taps).T
         blocks = [
@@ -62,6 +68,8 @@ class DepthwiseKernel:
 
     def build(self, workload: Depthwise, config, machine: VectorMachine):
         """Generate the convolution."""
+        if machine.has_lane_multiply:
+            return depthwise_rows.build(workload, config, machine)
         w = workload
         taps = w.kernel[0] * w.kernel[1]
         sizes = {

@@ -13,6 +13,8 @@ from ofa_compile.kernels import emit
 
 # Values per tile of a flat loop: 16 KiB, a quarter of a small L1 cache for three streams.
 FLAT_TILE = 4096
+# Vectors of channels per loop step when a map is scaled: loop control is shared, loads pair up.
+CHANNEL_VECTORS = 4
 # Panel rows per tile when weights are scaled.
 WEIGHT_ROWS = 64
 
@@ -112,7 +114,8 @@ class ScaleChannelsKernel(_Elementwise):
     def build(self, workload: ScaleChannels, config, machine: VectorMachine):
         """Generate the product."""
         w = workload
-        whole = w.channels // machine.lanes
+        step = CHANNEL_VECTORS * machine.lanes
+        whole = w.channels // step
 
         def body(x, scale, y, begin, end):
             def multiply(pixel, image, channel, lanes: int) -> None:
@@ -123,8 +126,10 @@ class ScaleChannelsKernel(_Elementwise):
             with emit.tiles(begin, end) as pixel:
                 image = pixel // w.positions
                 with emit.serial(0, whole) as block:
-                    multiply(pixel, image, block * machine.lanes, machine.lanes)
-                done = whole * machine.lanes
+                    for index in range(CHANNEL_VECTORS):
+                        channel = block * step + index * machine.lanes
+                        multiply(pixel, image, channel, machine.lanes)
+                done = whole * step
                 for offset, lanes in emit.split_lanes(w.channels - done, machine.lanes):
                     multiply(pixel, image, done + offset, lanes)
 

@@ -67,6 +67,24 @@ def serial(start, stop):
     return builder.serial(start, stop)
 
 
+def varying_zero(index):
+    """Zero, which the compiler must take for a function of the loop variable `index`.
+
+    Added to an address it keeps loads in their loop. Weights that do not change from one tile to
+    the next would otherwise all be loaded ahead of the loop, and spilled for want of registers.
+    """
+    return tvm.tirx.min(index, const(0, "int32"))
+
+
+def opaque(index):
+    """Return `index` in a form that the compiler does not take apart.
+
+    Constants inside it (the padding, as a rule) would otherwise move into the offset of every
+    load, make it negative, and cost a register or an instruction each.
+    """
+    return tvm.tirx.max(index, const(-(2**30), "int32"))
+
+
 def local(size: int):
     """Accumulators: a local array that LLVM keeps in registers once all indices are constants."""
     return builder.alloc_buffer((size,), "float32", scope="local")
@@ -101,6 +119,12 @@ def branch(condition, then: Callable[[], None], otherwise: Callable[[], None]) -
             then()
         with builder.Else():
             otherwise()
+
+
+def when(condition, then: Callable[[], None]) -> None:
+    """Emit `if condition: then()`."""
+    with builder.If(condition), builder.Then():
+        then()
 
 
 def activate(value, activation: str, lanes: int):

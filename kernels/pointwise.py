@@ -22,7 +22,7 @@ import numpy as np
 
 from ofa_compile.compiler.kernel_registry import VectorMachine, register
 from ofa_compile.compiler.workload import Pointwise
-from ofa_compile.kernels import emit
+from ofa_compile.kernels import emit, folded, pointwise_lanes
 
 # One row gives no reuse of weights: it is bound by reading them, so only enough independent
 # accumulators to hide the multiply-add latency (4 cycles x 2 units) are wanted.
@@ -30,8 +30,6 @@ VECTORS_FOR_ONE_ROW = 8
 # Each row is a stream of its own to the prefetchers and the TLB; measured: beyond a dozen or so
 # the inner loop slows down, whatever the registers allow.
 MAX_ROWS = 14
-# Inner-loop steps taken at once where a lane of a vector can be the multiplier (NEON).
-LANE_STEP = 4
 
 
 @dataclass(frozen=True)
@@ -65,15 +63,8 @@ def _block(workload: Pointwise, first: int, count: int, width: int, max_rows: in
 
 
 def rows_that_fit(pieces: int, machine: VectorMachine) -> int:
-    """Most rows whose accumulators fit beside the weights and the multipliers.
-
-    With lane multiplies every row also keeps a vector of inputs, and weights are loaded in pairs;
-    without, weights stay for all rows and the multiplier is broadcast.
-    """
-    if machine.has_lane_multiply:
-        rows = (machine.registers - 2) // (pieces + 1)
-    else:
-        rows = (machine.registers - pieces - 1) // pieces
+    """Most rows whose accumulators fit beside the weights and the broadcast multiplier."""
+    rows = (machine.registers - pieces - 1) // pieces
     return max(1, min(MAX_ROWS, rows))
 
 
@@ -95,7 +86,8 @@ def plan_blocks(workload: Pointwise, config, machine: VectorMachine) -> list[Blo
 
 def block_widths(workload: Pointwise, config, machine: VectorMachine) -> tuple[int, ...]:
     """Width of every panel of the packed weights, in order."""
-    blocks = plan_blocks(workload, config, machine)
+    plan = pointwise_lanes.plan_blocks if machine.has_lane_multiply else plan_blocks
+    blocks = plan(workload, config, machine)
     return tuple(block.width for block in blocks for _ in range(block.count))
 
 
@@ -112,10 +104,6 @@ def _slots(block: Block, rows: int, machine: VectorMachine) -> float:
     pieces = len(block.pieces)
     # Short chains of dependent multiply-adds leave issue slots empty.
     latency = max(1.0, 8.0 / (rows * pieces))
-    if machine.has_lane_multiply:
-        # Every instruction counts on narrow cores; loads of weights come in pairs, and four
-        # instructions of loop control are shared by a step.
-        return rows * pieces * latency + rows / LANE_STEP + pieces / 2 + 4 / LANE_STEP
     arithmetic = rows * latency * sum(max(0.5, n / machine.lanes) for _, n in block.pieces)
     loads = rows + pieces
     return max(arithmetic, loads) + 0.1 * loads
@@ -129,6 +117,8 @@ class PointwiseKernel:
 
     def configs(self, workload: Pointwise, machine: VectorMachine):
         """Register tiles that fit, best first by the issue-slot model above."""
+        if machine.has_lane_multiply:
+            return pointwise_lanes.configs(workload, machine)
         if workload.rows == 1:
             return [{"vectors": VECTORS_FOR_ONE_ROW, "rows": 1}]
         choices = []
@@ -140,11 +130,14 @@ class PointwiseKernel:
 
     def num_tiles(self, workload: Pointwise, config, machine: VectorMachine) -> int:
         """One tile per (output block, row tile)."""
-        return sum(block.num_tiles for block in plan_blocks(workload, config, machine))
+        plan = pointwise_lanes.plan_blocks if machine.has_lane_multiply else plan_blocks
+        return sum(block.num_tiles for block in plan(workload, config, machine))
 
     def pack(self, workload: Pointwise, config, machine: VectorMachine, constants):
         """Weights (out_channels, in_channels) to panels; bias as it is."""
         bias = np.ascontiguousarray(constants["bias"], np.float32)
+        if machine.has_lane_multiply:
+            bias = pointwise_lanes.pack_bias(workload, config, machine, bias)
         if workload.has_dynamic_weights:
             return [bias]
         return [pack_weights(workload, config, machine, constants["weight"]), bias]
@@ -160,6 +153,8 @@ class PointwiseKernel:
 
     def build(self, workload: Pointwise, config, machine: VectorMachine, *, fetches: bool = False):
         """Generate the matrix product."""
+        if machine.has_lane_multiply:
+            return pointwise_lanes.build(workload, config, machine)
         sizes = {"x": workload.rows * workload.in_channels}
         if workload.has_residual:
             sizes["residual"] = workload.rows * workload.out_channels
@@ -182,6 +177,8 @@ class PointwiseKernel:
 
 def pack_weights(workload: Pointwise, config, machine: VectorMachine, weight):
     """Cut (out_channels, in_channels) weights into panels of (in_channels, block width)."""
+    if machine.has_lane_multiply:
+        weight = folded.fold_weight(workload, weight)
     columns = weight.reshape(workload.out_channels, workload.in_channels).T
     panels, first = [], 0
     for width in block_widths(workload, config, machine):
@@ -223,18 +220,6 @@ def _emit_group(workload, machine, block: Block, tile, tensors) -> None:
     emit.branch(is_whole, lambda: with_rows(block.rows), lambda: with_rows(block.last_rows))
 
 
-def _multiply_order(rows: int, pieces: int, machine: VectorMachine):
-    """Order the (row, piece) pairs so that the fewest operands are alive at once.
-
-    The compiler keeps it. Lane multiplies hold every row's inputs anyway, so weights pass by one
-    after the other; elsewhere the weights stay and one broadcast input passes by at a time: in
-    the other order all of them stay alive and the accumulators spill (measured: half the speed).
-    """
-    if machine.has_lane_multiply:
-        return [(i, piece) for piece in range(pieces) for i in range(rows)]
-    return [(i, piece) for i in range(rows) for piece in range(pieces)]
-
-
 def _emit_tile(workload, machine, block: Block, rows, row, column, tensors) -> None:
     x, residual, weight, bias, y, fetch_line = tensors
     depth, width = workload.in_channels, block.width
@@ -250,23 +235,20 @@ def _emit_tile(workload, machine, block: Block, rows, row, column, tensors) -> N
     def multiply(k, multipliers) -> None:
         start = column * depth + k * width
         weights = [emit.load(weight, start + offset, lanes) for offset, lanes in block.pieces]
-        for i, piece in _multiply_order(rows, len(block.pieces), machine):
-            offset, lanes = block.pieces[piece]
-            at = i * width + offset
-            total = emit.load(accumulators, at, lanes)
-            total = total + emit.splat(multipliers[i], lanes) * weights[piece]
-            emit.store(accumulators, at, total, lanes)
+        # The weights stay and one broadcast input passes by at a time; the compiler keeps this
+        # order. In the other one all inputs stay alive and the accumulators spill (measured:
+        # half the speed).
+        for i in range(rows):
+            for (offset, lanes), factor in zip(block.pieces, weights, strict=True):
+                at = i * width + offset
+                total = emit.load(accumulators, at, lanes)
+                emit.store(
+                    accumulators, at, total + emit.splat(multipliers[i], lanes) * factor, lanes
+                )
 
-    if machine.has_lane_multiply and depth % LANE_STEP == 0:
-        with emit.serial(0, depth // LANE_STEP) as step:
-            k = step * LANE_STEP
-            vectors = [emit.load(x, (row + i) * depth + k, LANE_STEP) for i in range(rows)]
-            for index in range(LANE_STEP):
-                multiply(k + index, [emit.lane(vector, index) for vector in vectors])
-    else:
-        with emit.serial(0, depth) as k:
-            fetch_line(k)
-            multiply(k, [x[(row + i) * depth + k] for i in range(rows)])
+    with emit.serial(0, depth) as k:
+        fetch_line(k)
+        multiply(k, [x[(row + i) * depth + k] for i in range(rows)])
 
     for i in range(rows):
         for offset, lanes in block.pieces:

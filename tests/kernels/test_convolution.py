@@ -50,6 +50,21 @@ def test_stem_reads_the_image_channels_first(machine: Machine, rng: np.random.Ge
     )
 
 
+def test_stem_tile_edges(machine: Machine, rng: np.random.Generator) -> None:
+    work = convolution((4, 60), (3, 16), 3, 2, input_layout="nchw", activation="hswish")
+    outputs = machine.configs(work)[0]["outputs"]
+    widths = {1, 2, 3, 2 * outputs - 1, 2 * outputs, 2 * outputs + 1, 6 * outputs + 3}
+    machine.check(
+        *(dataclasses.replace(work, width=width) for width in sorted(widths)),
+        *(dataclasses.replace(work, activation=name) for name in ("relu6", "hsigmoid", "none")),
+        convolution((3, 31), (4, 9), 5, 1, input_layout="nchw", activation="hswish"),
+        convolution((5, 23), (1, 33), 7, 3, input_layout="nchw"),
+        convolution((3, 9), (3, 6), 3, 2, input_layout="nchw", has_residual=True),
+        convolution((3, 3), (2, 6), 3, 1, (4, 4, 4, 4), input_layout="nchw"),
+        rng=rng,
+    )
+
+
 def test_vector_tails_and_blocks(machine: Machine, rng: np.random.Generator) -> None:
     lanes = machine.core.lanes
     block = machine.configs(convolution(4, (5, 1000)))[0]["vectors"] * lanes

@@ -77,3 +77,19 @@ def test_every_configuration(machine: Machine, rng: np.random.Generator) -> None
     configs = machine.configs(work)
     assert len(configs) > 2
     machine.check(*((work, config) for config in configs), rng=rng)
+
+
+def test_maps_of_several_strips(machine: Machine, rng: np.random.Generator) -> None:
+    # Rows above, inside and below where no window is clipped, in more strips than one.
+    machine.check(
+        depthwise((41, 9), 5, 3, activation="hswish"),
+        depthwise((40, 17), 4, 3, 2, activation="relu6"),
+        depthwise((39, 11), 6, 5, batch=2),
+        depthwise((20, 30), 3, 7, 2, activation="hsigmoid"),
+        depthwise((33, 8), 4, 3, 2, (0, 0, 1, 1)),
+        rng=rng,
+    )
+
+
+def test_heights_around_pairs_of_rows(machine: Machine, rng: np.random.Generator) -> None:
+    machine.check(*(depthwise((n, 9), 4, 3, s) for n in range(1, 8) for s in (1, 2)), rng=rng)

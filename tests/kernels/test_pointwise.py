@@ -1,24 +1,33 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from kernel_harness import Machine
 
-from ofa_compile.compiler.kernel_registry import VectorMachine, count_fetch_steps, find_kernel
-from ofa_compile.compiler.workload import Pointwise
-from ofa_compile.kernels.pointwise import (
-    PointwiseKernel,
-    block_widths,
-    pack_weights,
-    plan_blocks,
+from ofa_compile.compiler.kernel_registry import (
+    Config,
+    VectorMachine,
+    count_fetch_steps,
+    find_kernel,
 )
+from ofa_compile.compiler.workload import Pointwise
+from ofa_compile.kernels import pointwise, pointwise_lanes
+from ofa_compile.kernels.pointwise import PointwiseKernel, block_widths, pack_weights
 
 ACTIVATIONS = ("none", "relu", "relu6", "hsigmoid", "hswish")
 
 
+def plan_blocks(work: Pointwise, config: Config, core: VectorMachine) -> list[Any]:
+    kind = pointwise_lanes if core.has_lane_multiply else pointwise
+    return list(kind.plan_blocks(work, config, core))
+
+
 def test_row_tile_edges(machine: Machine, rng: np.random.Generator) -> None:
     channels = machine.core.lanes + 1
-    rows = machine.configs(Pointwise(1000, 8, channels))[0]["rows"]
+    config = machine.configs(Pointwise(1000, 8, channels))[0]
+    rows = plan_blocks(Pointwise(1000, 8, channels), config, machine.core)[0].rows
     edges = {1, 2, rows - 1, rows, rows + 1, 2 * rows, 2 * rows + 1, 3 * rows - 1} - {0}
     machine.check(*(Pointwise(n, 8, channels) for n in sorted(edges)), rng=rng)
 
@@ -59,7 +68,8 @@ def test_every_configuration(machine: Machine, rng: np.random.Generator) -> None
     machine.check(*((work, config) for config in configs), rng=rng)
 
 
-CORES = (VectorMachine(16, 32, False), VectorMachine(8, 16, False), VectorMachine(4, 32, True))
+CORES = (VectorMachine(16, 32, False), VectorMachine(8, 16, False))
+LANE_CORES = (VectorMachine(4, 32, True), VectorMachine(4, 16, True))
 
 
 @pytest.mark.parametrize("core", CORES)
@@ -84,6 +94,40 @@ def test_plan_covers_every_output_once_and_fits_the_registers(
                 assert fits or block.rows == 1
 
 
+@pytest.mark.parametrize("core", LANE_CORES)
+def test_plan_with_lanes_covers_every_output_once_and_fits_the_registers(
+    core: VectorMachine, rng: np.random.Generator
+) -> None:
+    for _ in range(200):
+        rows, depth, channels = (int(n) for n in rng.integers(1, (800, 100, 700)))
+        work = Pointwise(rows, depth, channels)
+        kernel = find_kernel(work)
+        assert kernel is not None
+        for config in kernel.configs(work, core):
+            blocks = plan_blocks(work, config, core)
+            assert sum(block_widths(work, config, core)) == channels
+            assert kernel.num_tiles(work, config, core) == sum(b.num_tiles for b in blocks)
+            for block in blocks:
+                assert block.whole_tiles * block.rows + block.last_rows == rows
+                assert 0 <= block.last_rows < block.rows
+                assert 1 <= block.unroll <= depth
+                needed = block.rows * (len(block.pieces) + block.step // 4) + 2
+                assert needed <= core.registers or block.rows == 1
+
+
+def test_strips_of_row_tiles(machine: Machine, rng: np.random.Generator) -> None:
+    # More row tiles than a strip holds; few weights, which stay in the cache, and many.
+    shapes = ((150, 8, 12), (131, 24, 72), (67, 16, 5), (61, 40, 40), (59, 72, 64))
+    machine.check(*(Pointwise(*shape, "hswish") for shape in shapes), rng=rng)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_long_sums(machine: Machine, rng: np.random.Generator, name: str) -> None:
+    # Depths around the multiples of what the loop over channels takes at once.
+    depths = (15, 16, 20, 23, 24, 25, 40, 48, 49, 120)
+    machine.check(*(Pointwise(9, n, 24, name) for n in depths), rng=rng)
+
+
 def test_packing_is_a_permutation(rng: np.random.Generator) -> None:
     work, core = Pointwise(9, 6, 37), CORES[0]
     config = {"vectors": 2, "rows": 4}
@@ -100,7 +144,7 @@ def test_weights_as_an_input(machine: Machine, rng: np.random.Generator) -> None
     assert kernel is not None
     constants = {"bias": np.zeros(21, np.float32)}
     (packed,) = kernel.pack(works[0], machine.configs(works[0])[0], machine.core, constants)
-    assert packed.size == 21
+    assert not packed.any()  # the bias alone, once or repeated
     machine.check(*works, rng=rng)
 
 
