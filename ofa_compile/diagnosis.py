@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ofa_compile.errors import OfaCompileError, TargetSpecError
+from ofa_compile.errors import DeviceError, OfaCompileError, TargetSpecError
 from ofa_compile.hardware import host
 from ofa_compile.hardware.target_spec import TargetSpec, load_target
 from ofa_compile.hardware.toolchain import ZIG, find_emulator, find_linker, install_hint
@@ -117,11 +117,28 @@ def _build_and_run(target: TargetSpec) -> str:
         source, program = Path(folder, "check.c"), Path(folder, "check")
         source.write_text(_PROGRAM, encoding="utf-8")
         _call([*linker.static_command, str(source), "-o", str(program), "-lm"], linker.name)
+        if target.runner.kind == "rpc":
+            return _run_on_board(target, program)
         emulator = find_emulator(target)
         if emulator is None and not target.is_native:
             return "builds; cannot run here (no emulator)"
         _call([*(emulator or []), str(program)], (emulator or [target.name])[0])
         return f"builds and runs {'in ' + Path(emulator[0]).name if emulator else 'here'}"
+
+
+def _run_on_board(target: TargetSpec, program: Path) -> str:
+    """Run the program on a board of the target."""
+    from ofa_compile.bundle.manifest import describe_target
+    from ofa_compile.remote.program import acquire_target_board
+
+    with acquire_target_board(describe_target(target)) as board:
+        board.put("check", program.read_bytes())
+        result = board.run(["check"], limit_s=60)
+        if result.status != 0:
+            message = f"the test program fails on board {board.name} with status {result.status}: "
+            message += result.output.strip()[-500:] or "it printed nothing"
+            raise DeviceError(message, hint="does 'tvm_target' fit the board's processor?")
+        return f"builds and runs on board {board.name}: {board.model}"
 
 
 def _call(command: list[str], name: str) -> None:

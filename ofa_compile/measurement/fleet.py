@@ -12,6 +12,7 @@ import dataclasses
 import logging
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,8 +37,6 @@ _MAX_SESSIONS = 3
 _MAX_IN_A_ROW = 3
 # A subnet that fails twice, or costs two boards, is to blame itself.
 _MAX_FAILURES = 2
-# The slowest board may still be loading the reference network.
-_ROLL_CALL_S = 120.0
 _POLL_S = 0.1
 _STOP_S = 5.0
 
@@ -185,61 +184,78 @@ class _Fleet:
         self._report_progress = report_progress
         reference = self._build(self.log.reference_architecture)
         threads = [
-            threading.Thread(target=self._attend, args=(reference,), daemon=True)
+            threading.Thread(target=self._attend, args=(reference,), name="board", daemon=True)
             for _ in range(self.num_boards)
         ]
         for thread in threads:
             thread.start()
         try:
-            while any(thread.is_alive() for thread in threads) and self._fatal is None:
-                for thread in threads:
-                    thread.join(_POLL_S)
+            while self._is_under_way(threads):
+                threads[0].join(_POLL_S)
+                time.sleep(0 if threads[0].is_alive() else _POLL_S)
         finally:
-            self._dismiss(threads)
+            self._dismiss()
         if self._fatal is not None:
             raise self._fatal
         if self.work.num_left:
             raise self._no_board_left()
 
-    def _dismiss(self, threads: list[threading.Thread]) -> None:
-        """Make threads that are still at work end."""
+    def _is_under_way(self, threads: list[threading.Thread]) -> bool:
+        """Tell whether there is something to wait for; a thread may only be waiting for a board."""
+        is_done = self._fatal is not None or not self.work.num_left
+        return not is_done and any(thread.is_alive() for thread in threads)
+
+    def _dismiss(self) -> None:
+        """Make all boards free again: in order where the work is done, otherwise at once."""
         self.work.stop()
+        if self._fatal is None and not self.work.num_left:
+            self._await_release()
         with self._lock:
             held = list(self._held)
         for board in held:
             board.interrupt()
-        for thread in threads:
-            thread.join(_STOP_S)
+        self._await_release()
+
+    def _await_release(self) -> None:
+        deadline = time.monotonic() + _STOP_S
+        while self._held and time.monotonic() < deadline:
+            time.sleep(0.01)
 
     def _attend(self, reference: Any) -> None:
         """Keep one board's place filled, in a thread of its own."""
-        withdraw = self._roll_call.withdraw
+        is_expected, has_arrived = True, False
         try:
-            for number in range(_MAX_SESSIONS):
+            for _ in range(_MAX_SESSIONS):
                 try:
                     board = self.workshop.take_board()
                 except DeviceError as error:
                     self._none_to_be_had = error
                     return
                 with self._holding(board):
+                    if self.work.is_stopped:
+                        return
                     try:
+                        if is_expected:
+                            self._roll_call.arrive()
+                            has_arrived = True
                         runner = self.workshop.deploy(reference, board)
                         own = Reference(runner, config=self.log.config.timing)
-                        if number == 0:
-                            withdraw = _nothing
-                            self._roll_call.report(board.name, own.anchor_ms, _ROLL_CALL_S)
+                        if is_expected:
+                            is_expected = False
+                            self._roll_call.report(board.name, own.anchor_ms)
                         if self._admit(board, own, runner):
                             self._measure_on(board, own)
                         return
                     except DeviceError as error:
                         self._blame(board, str(error))
-                # The others need not wait for the next attempt.
-                withdraw()
-                withdraw = _nothing
+                        if is_expected:  # the others need not wait for the next attempt
+                            is_expected = False
+                            self._roll_call.withdraw(has_arrived=True)
         except BaseException as error:
             self._abandon(error)
         finally:
-            withdraw()
+            if is_expected:
+                self._roll_call.withdraw(has_arrived=has_arrived)
 
     @contextlib.contextmanager
     def _holding(self, board: FleetBoard) -> Iterator[None]:
@@ -251,9 +267,9 @@ class _Fleet:
             yield
         finally:
             self.work.leave(board.name)
+            board.close()
             with self._lock:
                 self._held.discard(board)
-            board.close()
 
     def _admit(self, board: FleetBoard, own: Reference, runner: BoardRunner) -> bool:
         """Put a board on the common scale, unless it is unlike the others."""
@@ -344,7 +360,3 @@ class _Fleet:
         message = f"{self.work.num_left} subnets are left to measure and no board is"
         message += f" ({'; '.join(problems)})"
         return MeasurementError(message, hint="mend the boards; a second run continues")
-
-
-def _nothing() -> None:
-    """Stand in for what has been done already."""

@@ -8,6 +8,9 @@ import threading
 # Boards of one kind differ by some per cent; one that throttles or is another model by far more.
 MAX_DEVIATION = 0.15
 _MIN_TO_JUDGE = 3
+# For boards that somebody else may have taken, and for boards that are still being prepared.
+_PATIENCE_S = 5.0
+_LIMIT_S = 120.0
 
 
 class RollCall:
@@ -15,27 +18,34 @@ class RollCall:
 
     Parameters
     ----------
-    num_boards
-        How many report or withdraw.
+    num_places
+        How many boards are hoped for. Those that do not come are not waited for long.
     """
 
-    def __init__(self, num_boards: int) -> None:
-        self._num_missing = num_boards
+    def __init__(self, num_places: int) -> None:
+        self._num_hoped_for = num_places
+        self._num_present = 0
         self._times: dict[str, float] = {}
         self._changed = threading.Condition()
 
-    def report(self, board: str, reference_ms: float, limit_s: float) -> None:
-        """Tell a board's time and wait for the others."""
+    def arrive(self) -> None:
+        """Say that a board is there and will report or withdraw."""
         with self._changed:
-            self._num_missing -= 1
+            self._num_present += 1
+
+    def report(self, board: str, reference_ms: float) -> None:
+        """Tell a board's time and wait for the others, not without end."""
+        with self._changed:
             self._times[board] = reference_ms
             self._changed.notify_all()
-            self._changed.wait_for(lambda: self._num_missing <= 0, limit_s)
+            self._changed.wait_for(lambda: len(self._times) >= self._num_hoped_for, _PATIENCE_S)
+            self._changed.wait_for(lambda: len(self._times) >= self._num_present, _LIMIT_S)
 
-    def withdraw(self) -> None:
+    def withdraw(self, *, has_arrived: bool) -> None:
         """Say that one board fewer will report."""
         with self._changed:
-            self._num_missing -= 1
+            self._num_hoped_for -= 1
+            self._num_present -= has_arrived
             self._changed.notify_all()
 
     @property

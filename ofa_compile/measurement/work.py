@@ -88,6 +88,12 @@ class WorkList:
             self._changed.notify_all()
 
     @property
+    def is_stopped(self) -> bool:
+        """Whether nothing more is handed out."""
+        with self._changed:
+            return self._is_stopped
+
+    @property
     def num_left(self) -> int:
         """Tasks that nobody has done."""
         with self._changed:

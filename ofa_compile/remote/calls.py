@@ -30,9 +30,18 @@ class CallTimeoutError(Exception):
 
 
 class Caller:
-    """Makes the calls of one session, in order, in one daemon thread."""
+    """Makes the calls of one session, in order, in one daemon thread.
 
-    def __init__(self, name: str) -> None:
+    Parameters
+    ----------
+    name
+        Of the thread.
+    peer
+        Whom the session is connected to.
+    """
+
+    def __init__(self, name: str, peer: Endpoint) -> None:
+        self._peer = peer
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._sockets: set[int] = set()
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
@@ -44,7 +53,7 @@ class Caller:
         Raises
         ------
         CallTimeoutError
-            If it takes longer; its thread is then left behind, and `cut` must follow.
+            If it takes longer. The connection is cut then, as it is when waiting is interrupted.
         """
         result: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
 
@@ -58,22 +67,26 @@ class Caller:
         try:
             value, error = result.get(timeout=limit_s)
         except queue.Empty:
+            self.cut()
             raise CallTimeoutError from None
+        except BaseException:  # Ctrl-C: what follows must not wait for the call either
+            self.cut()
+            raise
         if error is not None:
             # The frames of the other thread hold on to what they worked with.
             raise error.with_traceback(None)
         return value  # type: ignore[return-value]
 
-    def own(self, peer: Endpoint) -> None:
-        """Remember the sockets to `peer` that no other session has: those of this one."""
+    def own(self) -> None:
+        """Remember the sockets to the peer that no other session has: those of this one."""
         with _lock:
-            self._sockets = _descriptors_to(peer) - _taken
+            self._sockets = _descriptors_to(self._peer) - _taken
             _taken.update(self._sockets)
 
-    def cut(self, peer: Endpoint) -> None:
+    def cut(self) -> None:
         """Shut the session's connection down, so that a call that waits fails."""
         with _lock:
-            descriptors = self._sockets or _descriptors_to(peer) - _taken
+            descriptors = self._sockets or _descriptors_to(self._peer) - _taken
             for descriptor in descriptors:
                 with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as end:
                     end.shutdown(socket.SHUT_RDWR)

@@ -85,7 +85,7 @@ class Board:
         from ofa_compile.remote import tvm_client  # seconds, which no time limit should contain
 
         self._client = tvm_client
-        self._caller = Caller(f"board {self.name}")
+        self._caller = Caller(f"board {self.name}", endpoint)
         self._session: Any = None
         self._functions: dict[str, Callable[..., Any]] = {}
         try:
@@ -100,7 +100,6 @@ class Board:
         try:
             self._caller.call(self._open, match_key, limit_s=CONNECT_S)
         except CallTimeoutError:
-            self._caller.cut(self._endpoint)
             self.is_lost = True
             message = f"board {self.name} does not answer within {CONNECT_S:g} s"
             raise DeviceUnavailableError(message, hint="is its RPC server alive?") from None
@@ -109,7 +108,7 @@ class Board:
             message = f"cannot connect to board {self.name}: {_reason(error)}"
             hint = "check its address, its key and, if it asks for one, the token"
             raise DeviceUnavailableError(message, hint=hint) from error
-        self._caller.own(self._endpoint)
+        self._caller.own()
 
     def _find_functions(self, glue: Callable[[], bytes]) -> None:
         """Use the board's own functions, or teach it ours."""
@@ -255,7 +254,6 @@ class Board:
         try:
             return self._caller.call(function, *arguments, limit_s=limit_s)
         except CallTimeoutError:
-            self._caller.cut(self._endpoint)
             message = f"board {self.name} did not answer within {limit_s:.3g} s when asked to "
             self._lose(f"{message}{doing.removesuffix(' on').removesuffix(' to')}")
 
@@ -271,7 +269,7 @@ class Board:
     def interrupt(self) -> None:
         """Make the call that another thread is waiting for fail at once; the board is lost then."""
         self.is_lost = True
-        self._caller.cut(self._endpoint)
+        self._caller.cut()
 
     def close(self) -> None:
         """Give the board back."""
@@ -279,7 +277,7 @@ class Board:
         try:
             self._caller.call(self._end, limit_s=_CALL_S)
         except (CallTimeoutError, *self._client.CLIENT_ERRORS):
-            self._caller.cut(self._endpoint)
+            self._caller.cut()
         self._caller.stop()
 
     def __enter__(self) -> Self:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -11,6 +12,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "remote"))
 from boards import Daemon, LocalTracker
 
 from ofa_compile.cli.app import run_app
+from ofa_compile.hardware.target_spec import load_target
+from ofa_compile.remote.daemon import build_daemon
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +45,25 @@ def test_build_start_and_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     finally:
         daemon.stop()
         tracker.stop()
+
+
+def test_check_runs_a_program_on_the_board(
+    tmp_path: Path, repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "x86-64" if load_target("x86-64").is_native else "arm64"
+    text = (repository / "targets" / f"{name}.toml").read_text()
+    build_daemon(load_target(name), tmp_path / "daemon")
+    daemon = Daemon(tmp_path / "daemon", "board", None, folder=tmp_path)
+    try:
+        runner = re.compile(r"\[runner\]\nkind = .*\n")
+        board = tmp_path / "board.toml"
+        board.write_text(
+            runner.sub(f'[runner]\nkind = "rpc"\nserver = "{daemon.endpoint}"\n', text)
+        )
+        assert run_app(["targets", "check", str(board)]) == 0
+        assert f"builds and runs on board board@{daemon.endpoint}: " in capsys.readouterr().out
+    finally:
+        daemon.stop()
 
 
 @pytest.mark.parametrize(

@@ -271,6 +271,31 @@ def test_bugs_are_not_swallowed(tmp_path: Path) -> None:
         run(tmp_path, FakeBoard("a"), FakeBoard("b", misbehave=bug))
 
 
+def test_end_does_not_wait_for_a_board_to_come_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ofa_compile.measurement.roll_call._PATIENCE_S", 0.2)
+    released = threading.Event()
+
+    class Slow(Pool):
+        def take(self) -> FakeBoard:
+            try:
+                return super().take()
+            except DeviceUnavailableError:
+                released.wait(30)
+                return super().take()
+
+    dead = FakeBoard("dead", misbehave=die(0))
+    pool = Slow(FakeBoard("a"), dead)
+    log = SampleLog(SPACE, TARGET, LatencyDataset(tmp_path / "latency.jsonl"), CONFIG)
+    workshop = Workshop(take_board=pool.take, build=lambda found, _: found, deploy=FakeRunner)
+    start = time.monotonic()
+    report = measure_fleet(log, choose_architectures(SPACE, 4), workshop, 3)
+    assert report.num_measured == 4
+    assert time.monotonic() - start < 15
+    released.set()
+
+
 def test_interrupt_frees_boards_that_hang(tmp_path: Path) -> None:
     def hang(board: FakeBoard, architecture: Architecture) -> None:
         hanging.set()

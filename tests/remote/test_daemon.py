@@ -230,6 +230,21 @@ def test_client_that_goes_takes_its_program_along(
     assert time.monotonic() - start_s < 10
 
 
+def test_interrupt_does_not_wait_for_the_program(
+    start: Callable[..., Daemon], tmp_path: Path
+) -> None:
+    daemon = start()
+    begin = time.monotonic()
+    with take(daemon.endpoint) as board:
+        board.put("hang", script("sleep 60"))
+        threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+        with pytest.raises(KeyboardInterrupt):
+            board.run(["hang"], limit_s=50)
+    with take(daemon.endpoint) as board:
+        assert board.facts
+    assert time.monotonic() - begin < 10
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stops_in_the_middle_of_a_session(
     start: Callable[..., Daemon], tmp_path: Path, number: int
@@ -257,6 +272,7 @@ def test_registers_with_a_tracker_again_and_again(
     assert daemon.stop()[0] == 0
 
 
+@pytest.mark.slow
 def test_offers_itself_anew_when_a_client_does_not_come(
     tracker: LocalTracker, start: Callable[..., Daemon]
 ) -> None:
