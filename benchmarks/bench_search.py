@@ -219,7 +219,8 @@ def methods(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             rows.append(
                 (
                     name, len(values), f"{np.mean(values):.3f}", f"{min(values):.3f}",
-                    f"{max(values):.3f}", f"{np.ptp(values):.3f}", int(np.median(evaluations)), f"{seconds:.2f}",
+                    f"{max(values):.3f}", f"{np.ptp(values):.3f}", int(np.median(evaluations)),
+                    f"{seconds:.2f}",
                 )
             )  # fmt: skip
         say(options, f"\n## Best under {limit:g} ms (predicted accuracy, %)\n")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
-import importlib.resources
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,10 @@ def tuning_facts(target: TargetSpec, *, threads: int = 1) -> dict[str, Any]:
 @functools.cache
 def kernel_digest() -> str:
     """Hash the sources that turn a workload and a configuration into code for a CPU."""
-    folder = Path(str(importlib.resources.files("ofa_compile.kernels")))
-    paths = sorted(p for p in folder.glob("*.py") if not p.name.startswith("gpu_"))
+    # The package is found, not imported: importing it would load TVM.
+    spec = importlib.util.find_spec("ofa_compile.kernels")
+    folders = [Path(folder) for folder in (spec and spec.submodule_search_locations) or ()]
+    sources = (path for folder in folders for path in folder.glob("*.py"))
+    paths = sorted(path for path in sources if not path.name.startswith("gpu_"))
     parts = [part for path in paths for part in (path.name.encode(), path.read_bytes())]
     return digest(*parts)[:_LENGTH]
