@@ -315,6 +315,41 @@ class TrainOptions(_Options):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class FinetuneOptions(_Options):
+    """Specialise one subnet on other images, then compile it.
+
+    Attributes
+    ----------
+    data
+        The user's images, one folder per class.
+    architecture
+        JSON file of the subnet.
+    target
+        Hardware target; None writes the ONNX file alone.
+    output
+        Folder of the bundle, or the ONNX file.
+    epochs, batch_size, learning_rate, layer_decay
+        As in `training.finetune.FinetuneConfig`.
+    workspace
+        Folder of the checkpoint that a second run continues.
+    """
+
+    data: Path
+    architecture: Path
+    target: str | None = None
+    output: Path = DEFAULT_OUTPUT
+    resolution: int | None = None
+    epochs: float = 10.0
+    batch_size: int = 32
+    learning_rate: float = 0.02
+    layer_decay: float = 0.85
+    workspace: Path = Path("ofa-finetuning")
+    supernet: str = DEFAULT_SUPERNET
+    space: str | None = None
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluateOptions(_Options):
     """Accuracy of one architecture, or of many sampled ones into a data set.
 

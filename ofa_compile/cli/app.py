@@ -20,6 +20,7 @@ from ofa_compile.cli import (
     doctor,
     evaluate,
     export,
+    finetune,
     fit_accuracy,
     fit_latency,
     measure,
@@ -106,6 +107,7 @@ for _name, _module, _command in (
     ("fit-accuracy", fit_accuracy, fit_accuracy.fit_accuracy_command),
     ("train", train, train.train_command),
     ("evaluate", evaluate, evaluate.evaluate_command),
+    ("finetune", finetune, finetune.finetune_command),
     ("run", run, run.run_command),
     ("doctor", doctor, doctor.doctor_command),
 ):

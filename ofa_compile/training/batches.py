@@ -42,6 +42,11 @@ class BatchSource:
         self._augment = resized_crop if augmentation == "resized-crop" else augment
         self._order: tuple[int, NDArray[np.int64]] = (-1, kept)
 
+    @property
+    def num_images(self) -> int:
+        """Images of one epoch."""
+        return len(self._kept)
+
     def _permutation(self, epoch: int) -> NDArray[np.int64]:
         if self._order[0] != epoch:
             rng = np.random.default_rng([self._seed, 1, epoch])

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from ofa_compile.training.progressive_shrinking import PhasePlan
 from ofa_compile.training.recipe import Recipe
 
-__all__ = ["WeightAverage", "learning_rate", "make_optimizer"]
+__all__ = ["WeightAverage", "cosine", "learning_rate", "make_optimizer"]
 
 
 def learning_rate(recipe: Recipe, step: int, total_steps: int) -> float:
     """Return the learning rate of a step: linear warm-up, then one cosine over all phases."""
     rates = recipe.learning_rate, recipe.final_learning_rate
-    return _cosine(step, total_steps, rates, recipe.warmup_steps)
+    return cosine(step, total_steps, rates, recipe.warmup_steps)
 
 
 def rate_of_step(recipe: Recipe, plan: PhasePlan, step: int, total_steps: int) -> float:
@@ -26,10 +26,11 @@ def rate_of_step(recipe: Recipe, plan: PhasePlan, step: int, total_steps: int) -
         return learning_rate(recipe, step, total_steps)
     length = plan.end_step - plan.first_step
     warmup = round(length * phase.warmup_epochs / phase.epochs) if phase.epochs else 0
-    return _cosine(step - plan.first_step, length, (phase.learning_rate, 0.0), warmup)
+    return cosine(step - plan.first_step, length, (phase.learning_rate, 0.0), warmup)
 
 
-def _cosine(step: int, length: int, rates: tuple[float, float], warmup: int) -> float:
+def cosine(step: int, length: int, rates: tuple[float, float], warmup: int) -> float:
+    """Return the rate of a step: linear warm-up to the first of `rates`, a cosine to the second."""
     high, low = rates
     if step < warmup:
         return high * (step + 1) / warmup
