@@ -203,6 +203,30 @@ class TuneOptions(_Options):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ReportOptions(_Options):
+    """One HTML page about a search.
+
+    Attributes
+    ----------
+    search
+        Folder that `search` wrote.
+    output
+        The page.
+    figures
+        Folder for the same figures as CSV, PNG and SVG; None for none.
+    space
+        Search space, where the search found nothing that names it.
+    """
+
+    search: Path
+    target: str = "host"
+    output: Path = Path("report.html")
+    figures: Path | None = None
+    space: str = DEFAULT_SUPERNET
+    workspace: Path | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class MeasureOptions(_Options):
     """Compile and time sampled subnets on a target; a second run continues the first.
 

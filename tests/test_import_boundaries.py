@@ -31,6 +31,7 @@ LEVELS = {
     "kernels": 5,
     "bundle": 5,
     "measurement": 6,
+    "report": 6,
     "search": 6,
     "tuning": 6,
     "workflows": 7,

@@ -24,6 +24,9 @@ SHIPPED_SUFFIXES = {
     ".md",
     ".json",
     ".typed",
+    ".html",
+    ".css",
+    ".js",
 }
 
 

@@ -1,0 +1,211 @@
+"""What a report says, as plain JSON values: the page and the figure files show nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+from ofa_compile.errors import ArtifactError
+from ofa_compile.hardware.target_spec import CoreSpec, TargetSpec
+from ofa_compile.predictors.estimate import LatencyEstimator
+from ofa_compile.space import Architecture, SearchSpace
+from ofa_compile.space.layer_spec import LayerSpec
+
+_LABELS = {
+    "macs": "MACs",
+    "num_parameters": "parameters",
+    "size_bytes": "bytes of weights",
+    "activation_bytes": "bytes of activations",
+}
+# What a predictor fitted on measurements says is a prediction.
+_KINDS = {"measurement": "prediction", "estimate": "estimate"}
+
+
+def build_document(
+    front: Mapping[str, Any],
+    space: SearchSpace,
+    target: TargetSpec,
+    *,
+    verification: Mapping[str, Any] | None = None,
+    latency_pairs: Sequence[Mapping[str, Any]] = (),
+    learning_curves: Sequence[Mapping[str, Any]] = (),
+    tuning: Sequence[Mapping[str, Any]] = (),
+    provenance: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Put together everything that is known.
+
+    Parameters
+    ----------
+    front
+        What `search` wrote as ``front.json``; its front may be empty.
+    space, target
+        What was searched, and the target that blocks are estimated for.
+    verification
+        What `search --verify-top` wrote as ``verification.json``.
+    latency_pairs
+        Predicted and measured latencies of measured subnets, from predictors that had not seen
+        them: predicted_ms, measured_ms, relative_std, is_winner.
+    learning_curves
+        name, x_label, y_label, x and y of each.
+    tuning
+        workload, default_us, best_us, gain and roofline_share of each tuned workload.
+    provenance
+        What else a reader needs to judge the figures.
+
+    Raises
+    ------
+    ArtifactError
+        If the front is not what `search` writes.
+    """
+    try:
+        blocks = _Blocks(space, target)
+        marks = {_key(front[name]): name for name in ("knee", "best") if front.get(name)}
+        members = front["front"]
+        points = [_point(member, str(front["cost"]), marks, blocks) for member in members]
+        verified = [_verified(item) for item in (verification or {}).get("verified", ())]
+        cost_label = _cost_label(str(front["cost"]), members)
+    except (KeyError, TypeError, AttributeError) as error:
+        message = f"this is not the result of a search: {error!r}"
+        raise ArtifactError(message, hint="give the folder of `ofa-compile search --output`") from (
+            error
+        )
+    return {
+        "title": f"{space.name} on {target.name}",
+        "space": space.name,
+        "target": target.name,
+        "cost_label": cost_label,
+        "cost_is_latency": str(front["cost"]).startswith("latency_ms"),
+        "block_kind": "estimate",
+        "points": points,
+        "blocks": blocks.listed,
+        "verified": verified,
+        "latency_pairs": [*latency_pairs, *_winners(verified)],
+        "learning_curves": list(learning_curves),
+        "tuning": list(tuning),
+        "provenance": {
+            "target fingerprint": target.fingerprint,
+            "candidates scored": front.get("num_evaluated"),
+            "search seconds": front.get("seconds"),
+            "rounds": (verification or {}).get("rounds", []),
+            **(provenance or {}),
+        },
+    }
+
+
+class _Blocks:
+    """The different blocks of all points, each listed once with its estimated time."""
+
+    def __init__(self, space: SearchSpace, target: TargetSpec) -> None:
+        self._space, self._core = space, target.core
+        self._estimator = LatencyEstimator(target)
+        self._places: dict[str, int] = {}
+        self.listed: list[dict[str, Any]] = []
+
+    def of(self, architecture: Architecture) -> tuple[list[int], float]:
+        """Return the places of an architecture's blocks, and its share of the arithmetic peak."""
+        layers = self._space.layers(architecture)
+        grouped = groupby(layers, key=lambda layer: (layer.stage, layer.block))
+        places = [self._place(tuple(group)) for _, group in grouped]
+        ms = sum(self.listed[place]["ms"] for place in places)
+        return places, _peak_ms(layers, self._core) / ms
+
+    def _place(self, layers: tuple[LayerSpec, ...]) -> int:
+        # The label says all that the time depends on; names of layers count the blocks before.
+        label = _block_label(layers)
+        place = self._places.get(label)
+        if place is None:
+            place = self._places[label] = len(self.listed)
+            ms = sum(self._estimator.layer_ms(layer) for layer in layers)
+            self.listed.append(
+                {
+                    "label": label,
+                    "ms": ms,
+                    "roofline_share": _peak_ms(layers, self._core) / ms,
+                }
+            )
+        return place
+
+
+def _peak_ms(layers: Sequence[LayerSpec], core: CoreSpec) -> float:
+    """Return the time of the multiply-adds at the core's arithmetic peak."""
+    per_second = core.fma_per_cycle * core.vector_bits / 32 * core.frequency_hz
+    return 1e3 * sum(layer.macs for layer in layers) / per_second
+
+
+def _block_label(layers: tuple[LayerSpec, ...]) -> str:
+    first, last = layers[0], layers[-1]
+    spatial = next(
+        (x for x in layers if x.kind in ("depthwise", "conv") and x.kernel_size > 1), first
+    )
+    where = "stem" if first.stage < 0 else f"stage {first.stage + 1}, block {first.block + 1}"
+    if any(layer.kind == "linear" for layer in layers):
+        where = "head"
+    kind = f"k{spatial.kernel_size}" + (f" s{spatial.stride}" if spatial.stride > 1 else "")
+    squeeze = " SE" if any(layer.kind == "squeeze_excite" for layer in layers) else ""
+    widths = f"{first.in_channels}→{spatial.out_channels}→{last.out_channels}"
+    return f"{where}: {kind}{squeeze}, {widths}, {first.in_size} px"
+
+
+def _point(
+    member: Mapping[str, Any], cost: str, marks: Mapping[str, str], blocks: _Blocks
+) -> dict[str, Any]:
+    architecture = Architecture.from_dict(dict(member["architecture"]))
+    places, share = blocks.of(architecture)
+    is_latency = cost.startswith("latency_ms")
+    latency = next(iter(member["latencies"].values()), {})
+    return {
+        "hash": architecture.short_hash,
+        "architecture": architecture.to_dict(),
+        "accuracy": member["accuracy"],
+        "accuracy_std": member.get("accuracy_std"),
+        "cost": member["latency_ms"] if is_latency else member[cost],
+        "cost_std": latency.get("relative_std") if is_latency else 0.0,
+        "macs": member["macs"],
+        "num_parameters": member["num_parameters"],
+        "size_bytes": member["size_bytes"],
+        "mark": marks.get(_key(member), ""),
+        "blocks": places,
+        "roofline_share": share,
+    }
+
+
+def _verified(item: Mapping[str, Any]) -> dict[str, Any]:
+    predicted, measured = item["predicted"], item["measured"]
+    latency = next(iter(predicted["latencies"].values()), {})
+    return {
+        "hash": Architecture.from_dict(dict(predicted["architecture"])).short_hash,
+        "accuracy": predicted["accuracy"],
+        "measured_accuracy": measured["accuracy"],
+        "predicted_ms": predicted["latency_ms"],
+        "predicted_kind": _KINDS.get(predicted["latency_kind"], "none"),
+        "predicted_std": latency.get("relative_std"),
+        "measured_ms": measured["latency_ms"],
+        "p95_ms": measured["p95_ms"],
+        "meets_limit": item["meets_limit"],
+    }
+
+
+def _winners(verified: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {
+            "predicted_ms": item["predicted_ms"],
+            "measured_ms": item["measured_ms"],
+            "relative_std": item["predicted_std"],
+            "is_winner": True,
+        }
+        for item in verified
+        if item["predicted_ms"] is not None
+    ]
+
+
+def _cost_label(cost: str, members: Sequence[Mapping[str, Any]]) -> str:
+    if not cost.startswith("latency_ms"):
+        return _LABELS.get(cost, cost)
+    latency = next(iter(members[0]["latencies"].values())) if members else {}
+    statistic = "" if latency.get("statistic") in (None, "median") else f"{latency['statistic']} "
+    return f"{statistic}latency, ms ({_KINDS.get(latency.get('kind', ''), 'none')})"
+
+
+def _key(member: Mapping[str, Any]) -> str:
+    return Architecture.from_dict(dict(member["architecture"])).hash
