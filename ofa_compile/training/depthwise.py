@@ -93,6 +93,8 @@ def _is_supported(x: Tensor, weight: Tensor, stride: int) -> bool:
         and weight.shape[-1] == weight.shape[-2]
         and weight.shape[-1] in _KERNEL_SIZES
         and stride in (1, 2)
+        # There torch is as fast forward and faster backward: 0.9 instead of 1.8 ms for 64x240x8x8.
+        and (weight.shape[-1], stride) != (3, 2)
         and x.numel() > 0
         and is_available()
     )
