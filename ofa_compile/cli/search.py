@@ -145,8 +145,10 @@ def _text(result: SearchResult | Family) -> str:
 
 def _verified_table(verification: Verification) -> str:
     """List what was measured beside what was predicted, the best first."""
-    header = ("verified", "accuracy (prediction)", "accuracy (measurement)")
-    header += ("ms (prediction)", "ms (measurement)", "error", "p95 ms", "meets limit")
+    header = [
+        *("verified", "accuracy (prediction)", "accuracy (measurement)"),
+        *("ms (prediction)", "ms (measurement)", "error", "p95 ms", "meets limit"),
+    ]
     rows = []
     for item in verification.ranked:
         kind = item.candidate.latency_kind

@@ -116,9 +116,10 @@ def fit_records(
         "top1_range": [float(data.top1.min()), float(data.top1.max())],
         "sampling_noise": float(np.sqrt(sampling.mean())),
         # What the members agree on and yet miss; `uncertainty` adds it to their spread.
-        "residual_noise": float(
-            np.sqrt(max(0.0, np.mean((data.top1 - predicted) ** 2) - np.mean(spread**2)))
-        ),
+        "residual_noise": max(
+            0.0, float(np.mean((data.top1 - predicted) ** 2) - np.mean(spread**2))
+        )
+        ** 0.5,
     }
     if len(data.repeats) > 0:
         report["noise_floor"] = {

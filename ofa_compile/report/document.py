@@ -153,7 +153,7 @@ def _point(
     architecture = Architecture.from_dict(dict(member["architecture"]))
     places, share = blocks.of(architecture)
     is_latency = cost.startswith("latency_ms")
-    latency = next(iter(member["latencies"].values()), {})
+    latency: Mapping[str, Any] = next(iter(member["latencies"].values()), {})
     return {
         "hash": architecture.short_hash,
         "architecture": architecture.to_dict(),
@@ -172,7 +172,7 @@ def _point(
 
 def _verified(item: Mapping[str, Any]) -> dict[str, Any]:
     predicted, measured = item["predicted"], item["measured"]
-    latency = next(iter(predicted["latencies"].values()), {})
+    latency: Mapping[str, Any] = next(iter(predicted["latencies"].values()), {})
     return {
         "hash": Architecture.from_dict(dict(predicted["architecture"])).short_hash,
         "accuracy": predicted["accuracy"],

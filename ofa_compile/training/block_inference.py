@@ -50,7 +50,7 @@ class Activations:
         if self._covariance is None:
             rows = self.calibration.flatten(0, 2)
             mean, _ = channel_moments(rows)
-            parts = (rows - mean.float()).split(4096)
+            parts = torch.split(rows - mean.float(), 4096)
             total = torch.stack([(part.t() @ part).double() for part in parts]).sum(dim=0)
             # The float32 mean is not quite the mean.
             rest = mean - mean.float()
@@ -209,7 +209,9 @@ def run_block(weights: BlockWeights, x: Activations) -> Activations:
         calibration += x.calibration
     evaluation = torch.empty(len(x.evaluation), *calibration.shape[1:])
     size = max(1, CHUNK_BYTES // (4 * u[0].numel()))
-    for part, out in zip(x.evaluation.split(size), evaluation.split(size), strict=True):
+    for part, out in zip(
+        torch.split(x.evaluation, size), torch.split(evaluation, size), strict=True
+    ):
         u = kernels.expand_depthwise(part, expand, depthwise, activations=(act, act), **shape)
         _squeeze_excite(weights, u)
         residual = part if weights.has_residual else None

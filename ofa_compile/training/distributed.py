@@ -50,7 +50,9 @@ class Processes:
         flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
         with _explained():
             dist.all_reduce(flat)
-        for tensor, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
+        for tensor, part in zip(
+            tensors, torch.split(flat, [t.numel() for t in tensors]), strict=True
+        ):
             tensor.copy_(part.view_as(tensor))
 
     def wait(self) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ofa_compile.space import Architecture, MobileNetSpace
 from ofa_compile.supernet import Supernet
+from ofa_compile.supernet.blocks import ElasticResidualBlock
 from ofa_compile.supernet.families import MobileNetSupernet
 from ofa_compile.training import batch_norm
 from ofa_compile.training import block_kernels as kernels
@@ -118,13 +119,8 @@ class PrefixEvaluator:
         if key not in self._weights:
             stage, number, kernel_size, ratio = key
             block = self._supernet.blocks[1 + sum(self._space.stage_max_blocks[:stage]) + number]
-            self._weights[key] = block_weights(
-                self._space,
-                block,
-                stage,
-                kernel_size,
-                ratio,  # type: ignore[arg-type]
-            )
+            assert isinstance(block, ElasticResidualBlock)
+            self._weights[key] = block_weights(self._space, block, stage, kernel_size, ratio)
         return self._weights[key]
 
     @torch.no_grad()
@@ -134,7 +130,7 @@ class PrefixEvaluator:
         layers = [self._supernet.first_conv, self._supernet.blocks[0]]
         stem = nn.Sequential(*(copy.deepcopy(layer) for layer in layers)).eval()
         own = calibrated_output(stem, calibration)
-        outputs = torch.cat([stem(part) for part in evaluation.split(_STEM_BATCH)])
+        outputs = torch.cat([stem(part) for part in torch.split(evaluation, _STEM_BATCH)])
         return Activations(_pixels_first(own), _pixels_first(outputs))
 
     @torch.no_grad()
@@ -144,6 +140,7 @@ class PrefixEvaluator:
         y = x.evaluation
         has_mix = net.final_expand_layer is not None
         wide = net.final_expand_layer if has_mix else net.feature_mix_layer
+        assert wide is not None
         bn = wide.bn
         assert isinstance(bn, nn.BatchNorm2d)
         weight = _matrix(wide.conv)
@@ -152,7 +149,7 @@ class PrefixEvaluator:
         size = max(1, CHUNK_BYTES // (4 * y[0, ..., 0].numel() * len(weight)))
         pooled = [
             kernels.pool(kernels.pointwise(part, packed, bias, len(weight), act))
-            for part in y.split(size)
+            for part in torch.split(y, size)
         ]
         features = torch.cat(pooled)
         if has_mix:
@@ -176,7 +173,7 @@ def _branches(shared: list[int], index: int, start: int) -> set[int]:
     return wanted
 
 
-def _matrix(conv: nn.Module) -> Tensor:
+def _matrix(conv: Tensor | nn.Module) -> Tensor:
     assert isinstance(conv, nn.Conv2d)
     return conv.weight.detach().flatten(1)
 

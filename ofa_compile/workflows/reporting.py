@@ -23,7 +23,7 @@ from ofa_compile.report.document import build_document
 from ofa_compile.report.figures import write_figures, write_tables
 from ofa_compile.report.page import write_page
 from ofa_compile.space import SearchSpace, search_space
-from ofa_compile.tuning.choose import database_path
+from ofa_compile.tuning.choose import database_path, tuned_configs
 from ofa_compile.tuning.database import TuningDatabase, fastest
 from ofa_compile.tuning.fingerprint import kernel_digest, tuning_fingerprint
 from ofa_compile.workflows.measuring import code_version, latency_dataset_path
@@ -116,7 +116,9 @@ def _records(workspace: Path, target: TargetSpec, space: SearchSpace) -> list[La
     if not path.is_file():
         return []
     found = LatencyDataset(path).records(
-        kind="measurement", target_fingerprint=target.fingerprint, code=code_version()
+        kind="measurement",
+        target_fingerprint=target.fingerprint,
+        code=code_version(tuned_configs(target, workspace)),
     )
     usable = [r for r in found if r.architecture.space == space.name and r.threads == 1]
     return list({record.architecture.hash: record for record in usable}.values())

@@ -137,8 +137,9 @@ def search_and_verify(
     for number in range(options.rounds):
         last = number + 1 == options.rounds
         searched = options if last else dataclasses.replace(options, output=None)
-        result = search_targets(searched, progress)
-        assert not isinstance(result, Family)  # refused above
+        found_now = search_targets(searched, progress)
+        assert not isinstance(found_now, Family)  # refused above
+        result = found_now
         chosen = top_candidates(result, options.verify_top, _has_limit(options, limit))
         found = _measured(options, limit, workspace, chosen, progress)
         rounds.append(_round_summary(found))
