@@ -167,15 +167,23 @@ class TuningDatabase:
 
 
 class TuningResults:
-    """Comparable records by workload; of equal trials the last one counts."""
+    """Comparable records by workload; of equal trials the last one counts.
+
+    Attributes
+    ----------
+    history
+        All records, in the order they came.
+    """
 
     def __init__(self, records: Iterable[TuningRecord] = ()) -> None:
+        self.history: list[TuningRecord] = []
         self._by_key: dict[str, dict[str, TuningRecord]] = {}
         for record in records:
             self.add(record)
 
     def add(self, record: TuningRecord) -> None:
         """Take one more record."""
+        self.history.append(record)
         configs = self._by_key.setdefault(record.workload.key, {})
         configs[config_key(record.config)] = record
 

@@ -108,14 +108,16 @@ class Plan:
         self.results = results
         self.roofline = roofline
         self.stop = stop or StopRule()
-        for records in results:
-            for record in records:
-                self.learn(record)
+        for record in results.history:
+            self._learn_bounds(record)
         self.tasks = sorted(tasks, key=lambda task: (-self.weight_us(task), task.workload.key))
 
     def learn(self, record: TuningRecord) -> None:
         """Take one more record into account."""
         self.results.add(record)
+        self._learn_bounds(record)
+
+    def _learn_bounds(self, record: TuningRecord) -> None:
         if record.time_us is not None and record.status == "ok":
             self.roofline.learn(record.workload, record.time_us)
 
@@ -145,7 +147,7 @@ class Plan:
 
     def _trial_s(self) -> float:
         """Return the mean time of a trial, from the records where there are enough."""
-        times = [r.trial_s for records in self.results for r in records if r.trial_s > 0]
+        times = [record.trial_s for record in self.results.history if record.trial_s > 0]
         return sum(times) / len(times) if len(times) >= 10 else _TRIAL_S
 
 
