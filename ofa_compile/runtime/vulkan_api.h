@@ -235,13 +235,18 @@ typedef struct {
 } VkDescriptorSetLayoutCreateInfo;
 
 typedef struct {
+    VkFlags stageFlags;
+    uint32_t offset, size;
+} VkPushConstantRange;
+
+typedef struct {
     uint32_t sType;
     const void *pNext;
     VkFlags flags;
     uint32_t setLayoutCount;
     const VkDescriptorSetLayout *pSetLayouts;
     uint32_t pushConstantRangeCount;
-    const void *pPushConstantRanges;
+    const VkPushConstantRange *pPushConstantRanges;
 } VkPipelineLayoutCreateInfo;
 
 typedef struct {
@@ -407,6 +412,7 @@ typedef struct {
     F(VkResult, CreateDescriptorPool,                                                            \
       (VkDevice, const VkDescriptorPoolCreateInfo *, const void *, VkDescriptorPool *))          \
     F(void, DestroyDescriptorPool, (VkDevice, VkDescriptorPool, const void *))                   \
+    F(VkResult, ResetDescriptorPool, (VkDevice, VkDescriptorPool, VkFlags))                      \
     F(VkResult, AllocateDescriptorSets,                                                          \
       (VkDevice, const VkDescriptorSetAllocateInfo *, VkDescriptorSet *))                        \
     F(void, UpdateDescriptorSets,                                                                \
@@ -414,6 +420,7 @@ typedef struct {
     F(VkResult, CreateCommandPool,                                                               \
       (VkDevice, const VkCommandPoolCreateInfo *, const void *, VkCommandPool *))                \
     F(void, DestroyCommandPool, (VkDevice, VkCommandPool, const void *))                         \
+    F(VkResult, ResetCommandPool, (VkDevice, VkCommandPool, VkFlags))                            \
     F(VkResult, AllocateCommandBuffers,                                                          \
       (VkDevice, const VkCommandBufferAllocateInfo *, VkCommandBuffer *))                        \
     F(void, FreeCommandBuffers, (VkDevice, VkCommandPool, uint32_t, const VkCommandBuffer *))    \
@@ -423,6 +430,8 @@ typedef struct {
     F(void, CmdBindDescriptorSets,                                                               \
       (VkCommandBuffer, uint32_t, VkPipelineLayout, uint32_t, uint32_t,                          \
        const VkDescriptorSet *, uint32_t, const uint32_t *))                                     \
+    F(void, CmdPushConstants,                                                                    \
+      (VkCommandBuffer, VkPipelineLayout, VkFlags, uint32_t, uint32_t, const void *))            \
     F(void, CmdDispatch, (VkCommandBuffer, uint32_t, uint32_t, uint32_t))                        \
     F(void, CmdPipelineBarrier,                                                                  \
       (VkCommandBuffer, VkFlags, VkFlags, VkFlags, uint32_t, const VkMemoryBarrier *, uint32_t,  \

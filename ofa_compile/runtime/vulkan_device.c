@@ -25,7 +25,35 @@ int vulkan_check(VkResult result, const char *call) {
     return result == VK_ERROR_DEVICE_LOST ? VULKAN_DEVICE_LOST : VULKAN_FAILED;
 }
 
-const char *vulkan_last_call(void) { return last_call; }
+static const char *explain(int code) {
+    switch (code) {
+    case VULKAN_NO_LOADER:
+        return "no Vulkan here: libvulkan.so.1 cannot be loaded; install the Vulkan loader "
+               "(Debian: libvulkan1) and your GPU's driver";
+    case VULKAN_NO_DEVICE:
+        return "Vulkan finds no device that computes with version 1.1 or later; install your "
+               "GPU's driver (Debian: mesa-vulkan-drivers)";
+    case VULKAN_UNKNOWN_DEVICE:
+        return "OFA_VULKAN_DEVICE names no device of this machine; give a number or a part of a "
+               "name that vulkaninfo --summary shows";
+    case VULKAN_UNSUITABLE: return "the Vulkan device's limits are too small for this network";
+    case VULKAN_OUT_OF_MEMORY:
+        return "the Vulkan device is out of memory; close other programs that use it";
+    case VULKAN_DEVICE_LOST:
+        return "the Vulkan device was lost, by a hang or a reset; the next run opens it again";
+    case VULKAN_FAILED: return "the Vulkan driver failed";
+    case VULKAN_NO_TIMESTAMPS: return "the Vulkan device cannot time single kernels";
+    default: return "unknown error";
+    }
+}
+
+const char *vulkan_explain(int code) {
+    static _Thread_local char text[256];
+    if (code < VULKAN_UNSUITABLE || code > VULKAN_FAILED || *last_call == '\0')
+        return explain(code);
+    snprintf(text, sizeof text, "%s (%s)", explain(code), last_call);
+    return text;
+}
 
 /* Loader */
 
@@ -148,13 +176,12 @@ static bool find_queue(vulkan_device *d, VkPhysicalDevice physical, uint32_t *fa
     return is_found;
 }
 
-static int choose_device(vulkan_device *d) {
+static int choose_device(vulkan_device *d, const char *wanted) {
     VkPhysicalDevice devices[MAX_DEVICES];
     uint32_t count = MAX_DEVICES;
     VkResult result = d->vk.EnumeratePhysicalDevices(d->instance, &count, devices);
     int code = vulkan_check(result, "EnumeratePhysicalDevices");
     if (code != 0) return count == 0 ? VULKAN_NO_DEVICE : code;
-    const char *wanted = getenv("OFA_VULKAN_DEVICE");
     int best = -1;
     for (uint32_t i = 0; i < count; ++i) {
         VkPhysicalDeviceProperties properties;
@@ -199,13 +226,13 @@ static int create_device(vulkan_device *d) {
     return vulkan_check(d->vk.CreateFence(d->device, &fence, NULL, &d->fence), "CreateFence");
 }
 
-int vulkan_open(vulkan_device *d) {
+int vulkan_open(vulkan_device *d, const char *wanted) {
     memset(d, 0, sizeof *d);
     last_call[0] = '\0';
     int code = load_loader();
     if (code == 0) code = load_global(d);
     if (code == 0) code = create_instance(d);
-    if (code == 0) code = choose_device(d);
+    if (code == 0) code = choose_device(d, wanted);
     if (code == 0) code = create_device(d);
     if (code != 0) vulkan_close(d);
     return code;

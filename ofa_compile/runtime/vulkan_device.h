@@ -37,9 +37,12 @@ typedef struct {
     VkFence fence;
 } vulkan_device;
 
-/* All functions that return int return 0 or a code. A device that could not be opened is closed
- * again; closing one twice does no harm. */
-int vulkan_open(vulkan_device *d);
+/* All functions that return int return 0 or a code, which this explains. */
+const char *vulkan_explain(int code);
+
+/* Open the device of that number, or with that part of a name; the best one if `wanted` is NULL
+ * or empty. One that cannot be opened is closed again; closing one twice does no harm. */
+int vulkan_open(vulkan_device *d, const char *wanted);
 void vulkan_close(vulkan_device *d);
 
 int vulkan_create_buffer(vulkan_device *d, VkDeviceSize bytes, bool is_host_visible,
@@ -58,10 +61,7 @@ void vulkan_barrier(vulkan_device *d, VkCommandBuffer commands, VkFlags from_sta
 /* Submit recorded commands and wait until the device has run them. */
 int vulkan_submit(vulkan_device *d, VkCommandBuffer commands);
 
-/* Turn a result into a code, and remember the call for vulkan_last_call. */
+/* Turn a result into a code, and remember the call for vulkan_explain. */
 int vulkan_check(VkResult result, const char *call);
-
-/* The call that failed last in this thread, with its result; empty before the first. */
-const char *vulkan_last_call(void);
 
 #endif

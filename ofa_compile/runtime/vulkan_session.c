@@ -3,8 +3,7 @@
 
 #include <pthread.h>
 #include <stdbool.h>
-#include <stdio.h>
-#include <string.h>
+#include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -32,7 +31,7 @@ static void close_device(void) {
 static int prepare(void) {
     if (session.is_open && session.owner == getpid()) return OFA_OK;
     session.is_open = false;
-    int code = vulkan_open(&session.device);
+    int code = vulkan_open(&session.device, getenv("OFA_VULKAN_DEVICE"));
     if (code != 0) return code;
     code = vulkan_program_create(&session.program, &session.device);
     if (code != 0) {
@@ -104,39 +103,15 @@ int ofa_session_set_threads(int threads) {
     return threads < 1 || threads > OFA_MAX_THREADS ? OFA_BAD_ARGUMENT : OFA_OK;
 }
 
-static const char *explain(int code) {
+const char *ofa_session_error(int code) {
     switch (code) {
     case OFA_OK: return "success";
     case OFA_NULL_POINTER: return "a pointer is NULL";
     case OFA_MISALIGNED: return "a pointer is not aligned to 4 bytes";
     case OFA_OUT_OF_MEMORY: return "out of memory";
     case OFA_BAD_ARGUMENT: return "an argument is out of range";
-    case VULKAN_NO_LOADER:
-        return "no Vulkan here: libvulkan.so.1 cannot be loaded; install the Vulkan loader "
-               "(Debian: libvulkan1) and your GPU's driver";
-    case VULKAN_NO_DEVICE:
-        return "Vulkan finds no device that computes with version 1.1 or later; install your "
-               "GPU's driver (Debian: mesa-vulkan-drivers)";
-    case VULKAN_UNKNOWN_DEVICE:
-        return "OFA_VULKAN_DEVICE names no device of this machine; give a number or a part of a "
-               "name that vulkaninfo --summary shows";
-    case VULKAN_UNSUITABLE: return "the Vulkan device's limits are too small for this network";
-    case VULKAN_OUT_OF_MEMORY:
-        return "the Vulkan device is out of memory; close other programs that use it";
-    case VULKAN_DEVICE_LOST:
-        return "the Vulkan device was lost, by a hang or a reset; the next run opens it again";
-    case VULKAN_FAILED: return "the Vulkan driver failed";
-    case VULKAN_NO_TIMESTAMPS: return "the Vulkan device cannot time single kernels";
-    default: return "unknown error";
+    default: return vulkan_explain(code);
     }
-}
-
-const char *ofa_session_error(int code) {
-    static _Thread_local char text[256];
-    const char *call = vulkan_last_call();
-    if (code < VULKAN_UNSUITABLE || code > VULKAN_FAILED || *call == '\0') return explain(code);
-    snprintf(text, sizeof text, "%s (%s)", explain(code), call);
-    return text;
 }
 
 /* dlclose unmaps the code: give the device back before. */

@@ -44,6 +44,8 @@ def tune_target(options: TuneOptions, progress: ProgressCallback = no_progress) 
     ------
     DeviceUnavailableError
         If this machine cannot run the target's code.
+    UserInputError
+        If the target is a GPU, whose kernels are not tuned.
     ArtifactError
         If the database is corrupted or cannot be written.
     TuningError
@@ -53,6 +55,9 @@ def tune_target(options: TuneOptions, progress: ProgressCallback = no_progress) 
     if not target.is_native:
         message = f"this machine cannot run code for '{target.name}', so it cannot tune for it"
         raise DeviceUnavailableError(message, hint="kernels use their defaults meanwhile")
+    if target.is_vulkan:
+        message = f"'{target.name}' has no tuner yet: its kernels choose tiles by a rule"
+        raise UserInputError(message, hint="tune for a CPU target")
     path = database_path(options.workspace or default_workspace(target.name), target)
     database = TuningDatabase(path)
     with _workers(target) as (builder, runner):

@@ -7,7 +7,9 @@ and the grid (`vulkan_kernel_head` in runtime/vulkan_network.h).
 from __future__ import annotations
 
 import json
+import os
 import struct
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from ofa_compile.cache import Cache, digest
@@ -41,25 +43,30 @@ def compile_shaders(
     MissingDependencyError
         If there is no glslang.
     """
-    done: dict[str, KernelObject] = {}
     distinct = {shader_key(step): step for step in plan.steps}
-    for number, (key, step) in enumerate(distinct.items()):
-        path = cache.get(NAMESPACE, key)
-        was_cached = path is not None
-        if path is None:
-            path = cache.put(NAMESPACE, key, _compile(step, machine))
-        done[key] = KernelObject(f"shader_{key[:16]}", path, was_cached)
-        if progress is not None:
-            progress("kernels", number + 1, len(distinct))
-    return done
+    found = {key: cache.get(NAMESPACE, key) for key in distinct}
+    missing = [key for key, path in found.items() if path is None]
+    # glslang is a process of its own for every shader; TVM stays in this thread.
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        jobs = {key: _start(distinct[key], machine, pool) for key in missing}
+        for number, (key, job) in enumerate(jobs.items()):
+            found[key] = cache.put(NAMESPACE, key, job.result())
+            if progress is not None:
+                progress("shaders", number + 1, len(missing))
+    return {
+        key: KernelObject(f"shader_{key[:16]}", path, key not in jobs)
+        for key, path in found.items()
+        if path is not None
+    }
 
 
-def _compile(step: Step, machine: GpuMachine) -> bytes:
+def _start(step: Step, machine: GpuMachine, pool: ThreadPoolExecutor) -> Future[bytes]:
+    """Generate a step's shader, and let the pool compile it."""
     kernel = find_kernel(step.workload, "gpu")
     assert kernel is not None
-    function = kernel.build(step.workload, step.config, machine)
-    shader = generate_kernel(function, step.workload.kind)
-    return pack_object(shader, compile_glsl(shader.source, step.workload.kind))
+    name = step.workload.kind
+    shader = generate_kernel(kernel.build(step.workload, step.config, machine), name)
+    return pool.submit(lambda: pack_object(shader, compile_glsl(shader.source, name)))
 
 
 def generate_kernel(function: Any, name: str) -> Shader:
