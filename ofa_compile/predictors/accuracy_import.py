@@ -93,7 +93,9 @@ def _read(path: Path) -> dict[str, NDArray[np.float32]]:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         message = f"cannot read {path} as a plain set of tensors: {reason}"
         raise CheckpointError(message, hint="pass the authors' acc_predictor.pth") from error
-    wanted = {f"{n}.weight": shape for n, shape in zip(_LAYERS, _SHAPES, strict=True)}
+    wanted: dict[str, tuple[int, ...]] = {
+        f"{n}.weight": shape for n, shape in zip(_LAYERS, _SHAPES, strict=True)
+    }
     wanted |= {f"{n}.bias": shape[:1] for n, shape in zip(_LAYERS, _SHAPES, strict=True)}
     is_table = isinstance(state, dict) and all(torch.is_tensor(v) for v in state.values())
     found = {name: tuple(value.shape) for name, value in state.items()} if is_table else None
