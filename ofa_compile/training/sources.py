@@ -162,16 +162,20 @@ def _hub_items(source: str) -> Iterator[Item]:
         raise MissingDependencyError(message, hint="pip install datasets") from err
     for split, table in _load_splits(datasets, source).items():
         image, label = _columns(datasets, table.features, source)
-        table = table.cast_column(image, datasets.Image(decode=False))
         names = table.features[label]
         is_test = any(split.startswith(name) for name in _TEST_NAMES)
-        for number, row in enumerate(table):
-            content = row[image]["bytes"]
+        for number, row in enumerate(_rows(table, [image, label])):
+            content, value = row[image]["bytes"], row[label]
             if content is None:
                 content = Path(row[image]["path"]).read_bytes()
-            value = row[label]
             text = names.int2str(value) if isinstance(names, datasets.ClassLabel) else str(value)
             yield Item(is_test=is_test, label=text, name=f"{split}/{number:08}", content=content)
+
+
+def _rows(table: Any, columns: list[str]) -> Iterator[dict[str, Any]]:
+    """Yield rows as Arrow has them: images are files, not decoded."""
+    for batch in table.data.to_batches(max_chunksize=256):
+        yield from batch.select(columns).to_pylist()
 
 
 def _load_splits(datasets: Any, source: str) -> dict[str, Any]:
