@@ -5,12 +5,15 @@
 #include <time.h>
 
 #define P void *
-#define CALL(types, ...) ((void (*)(types, int32_t, int32_t))kernel)(__VA_ARGS__, 0, tiles)
+/* Kernels that fetch nothing ignore the last two arguments. */
+#define CALL(types, ...) \
+    ((void (*)(types, int32_t, int32_t, P, int32_t))kernel)( \
+        __VA_ARGS__, 0, tiles, a[count], stride)
 #define AND ,
 #define SIX P AND P AND P AND P AND P AND P
 #define FIRST_SIX a[0], a[1], a[2], a[3], a[4], a[5]
 
-static void call(void (*kernel)(void), void **a, int count, int32_t tiles) {
+static void call(void (*kernel)(void), void **a, int count, int32_t tiles, int32_t stride) {
     switch (count) {
         case 2: CALL(P AND P, a[0], a[1]); break;
         case 3: CALL(P AND P AND P, a[0], a[1], a[2]); break;
@@ -30,16 +33,19 @@ static double now(void) {
 }
 
 double ofa_time_kernel(
-    void (*kernel)(void), void **arguments, int count, int copies, int32_t tiles, int calls);
+    void (*kernel)(void), void **arguments, int count, int copies, int32_t tiles, int32_t stride,
+    int calls);
 
-/* Call `kernel` on all its tiles `calls` times; call i takes the pointers of copy i % copies.
+/* Call `kernel` on all its tiles `calls` times; call i takes row i % copies of `arguments`: `count`
+   pointers, then what to fetch from memory on the way, `stride` values at every inner step.
    Returns seconds, or -1 when no kernel takes so many pointers. */
 double ofa_time_kernel(
-    void (*kernel)(void), void **arguments, int count, int copies, int32_t tiles, int calls) {
+    void (*kernel)(void), void **arguments, int count, int copies, int32_t tiles, int32_t stride,
+    int calls) {
     if (count < 2 || count > 8) return -1.0;
     double start = now();
     for (int i = 0, copy = 0; i < calls; i++) {
-        call(kernel, arguments + copy * count, count, tiles);
+        call(kernel, arguments + copy * (count + 1), count, tiles, stride);
         if (++copy == copies) copy = 0;
     }
     return now() - start;

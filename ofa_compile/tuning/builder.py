@@ -138,6 +138,7 @@ class BuilderPool:
                 data=Path(reply["data"]),
                 pointers=tuple(fields["pointers"]),
                 num_tiles=fields["num_tiles"],
+                fetch_steps=fields.get("fetch_steps", 0),
             )
             for config, fields in zip(job.configs, reply["candidates"], strict=True)
         ]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ofa_compile.compiler.codegen import flat_function
 from ofa_compile.compiler.generic_schedules import apply_trace, parse_function
-from ofa_compile.compiler.kernel_registry import VectorMachine, find_kernel
+from ofa_compile.compiler.kernel_registry import VectorMachine, count_fetch_steps, find_kernel
 from ofa_compile.compiler.workload import Generic, Workload
 from ofa_compile.tuning.database import Config
 from ofa_compile.tuning.references import make_case
@@ -40,9 +40,15 @@ class KernelCandidates:
         assert kernel is not None
         self._kernel, self._workload = kernel, workload
         self._configs, self._machine = configs, machine
+        # As in a network, products over maps fetch the weights of what comes next.
+        self._fetch_steps = [
+            count_fetch_steps(kernel, workload, config, machine) for config in configs
+        ]
         self.functions = {
-            f"candidate_{number}": kernel.build(workload, config, machine)
-            for number, config in enumerate(configs)
+            f"candidate_{number}": kernel.build(
+                workload, config, machine, **({"fetches": True} if steps else {})
+            )
+            for number, (config, steps) in enumerate(zip(configs, self._fetch_steps, strict=True))
         }
 
     def data(self, library: Path) -> tuple[Arrays, Described]:
@@ -61,7 +67,12 @@ class KernelCandidates:
             tiles = self._kernel.num_tiles(self._workload, config, self._machine)
             pointers = [*inputs, *packed]
             described.append(
-                {"symbol": f"candidate_{number}", "num_tiles": tiles, "pointers": pointers}
+                {
+                    "symbol": f"candidate_{number}",
+                    "num_tiles": tiles,
+                    "pointers": pointers,
+                    "fetch_steps": self._fetch_steps[number],
+                }
             )
         return arrays, described
 

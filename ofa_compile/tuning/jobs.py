@@ -38,6 +38,8 @@ class BuiltCandidate:
         Names of the arrays that the kernel takes, in order; a pointer to its output follows.
     num_tiles
         Tiles to compute.
+    fetch_steps
+        Inner steps at which the kernel can fetch data from memory for a later one.
     """
 
     config: Config
@@ -47,6 +49,7 @@ class BuiltCandidate:
     data: Path = Path()
     pointers: tuple[str, ...] = ()
     num_tiles: int = 0
+    fetch_steps: int = 0
 
 
 @dataclass(frozen=True)

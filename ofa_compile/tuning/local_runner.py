@@ -105,6 +105,7 @@ class LocalRunner:
                     "data": str(candidate.data),
                     "pointers": candidate.pointers,
                     "num_tiles": candidate.num_tiles,
+                    "fetch_steps": candidate.fetch_steps,
                 }
                 for candidate in candidates
             ],

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ofa_compile.compiler.fetch_schedule import BYTES_PER_STEP
 from ofa_compile.compiler.plan import buffer_phase
 from ofa_compile.tuning.serve import Reply, serve
 
@@ -25,6 +26,7 @@ _PAGE = 4096
 _GUARD = 64  # values behind the output that no kernel may touch
 _GUARD_VALUE = np.float32(-123.5)
 _MAX_COPIES = 64
+_MAX_FETCH = BYTES_PER_STEP // 4
 _WARMUP_CALLS = 2
 # Besides the first candidate; they run this many times the rounds again.
 _FINALISTS = 2
@@ -38,10 +40,11 @@ class _Loaded:
     """A candidate with its buffers in place."""
 
     kernel: Any
-    arguments: Any  # array of (copies x pointers)
+    arguments: Any  # a row of pointers for each copy, and behind it what to fetch
     num_pointers: int
     copies: int
     tiles: int
+    stride: int
     output: Array
     keep: list[Array]  # what the pointers point to
 
@@ -92,21 +95,39 @@ def _load(
     copies = copies if constant_bytes else 1
     output = _place(np.full(out_size + _GUARD, np.nan, np.float32), 0)
     output[out_size:] = _GUARD_VALUE
-    keep, pointers = [output], list[int]()
+    keep, rows = [output], list[list[int]]()
     shared: dict[str, Array] = {}
     for _ in range(copies):
+        row = []
         for position, name in enumerate(names, start=1):
             if name.startswith("packed"):
-                keep.append(_place(arrays[name], len(keep)))
-                pointers.append(keep[-1].ctypes.data)
-                continue
-            if name not in shared:
-                shared[name] = _place(arrays[name], position)
-                keep.append(shared[name])
-            pointers.append(shared[name].ctypes.data)
-        pointers.append(output.ctypes.data)
+                place = _place(arrays[name], len(keep))
+                keep.append(place)
+            else:
+                place = shared.setdefault(name, _place(arrays[name], position))
+            row.append(place.ctypes.data)
+        rows.append([*row, output.ctypes.data])
+    # What a call fetches on the way is what the next one reads.
+    first = next((place for place, name in enumerate(names) if name.startswith("packed")), 0)
+    following = rows[1:] + rows[:1]
+    pairs = zip(rows, following, strict=True)
+    pointers = [pointer for row, after in pairs for pointer in (*row, after[first])]
     table = (ctypes.c_void_p * len(pointers))(*pointers)
-    return _Loaded(kernel, table, len(names) + 1, copies, candidate["num_tiles"], output, [*keep])
+    return _Loaded(
+        kernel,
+        table,
+        len(names) + 1,
+        copies,
+        candidate["num_tiles"],
+        _fetch_stride(constant_bytes // 4, candidate["fetch_steps"]),
+        output,
+        [*keep, *shared.values()],
+    )
+
+
+def _fetch_stride(values: int, steps: int) -> int:
+    """Return how many values to fetch at each inner step, no more than a network would."""
+    return min(_MAX_FETCH, -(-values // steps)) if steps else 0
 
 
 def _place(values: Array, index: int) -> Array:
