@@ -24,6 +24,7 @@ from ofa_compile.report.figures import write_figures, write_tables
 from ofa_compile.report.page import render_page, write_page
 from ofa_compile.space import Architecture
 from ofa_compile.space.cost import macs
+from ofa_compile.tuning.choose import tuned_configs
 from ofa_compile.workflows.measuring import code_version, latency_dataset_path
 
 TARGET = load_target("x86-64")
@@ -154,7 +155,7 @@ def write_workspace(folder: Path, count: int) -> None:
                 target_fingerprint=TARGET.fingerprint,
                 kind="measurement",
                 median_ms=1e-7 * macs(architecture) * float(rng.normal(1, 0.01)),
-                versions={"code": code_version()},
+                versions={"code": code_version(tuned_configs(TARGET, folder))},
             )
         )
 

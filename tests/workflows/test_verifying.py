@@ -15,6 +15,7 @@ from ofa_compile.measurement.dataset import LatencyDataset, LatencyRecord
 from ofa_compile.options import MeasureOptions, SearchOptions
 from ofa_compile.space import Architecture
 from ofa_compile.space.cost import macs
+from ofa_compile.tuning.choose import tuned_configs
 from ofa_compile.workflows import verifying
 from ofa_compile.workflows.measuring import code_version, latency_dataset_path
 from ofa_compile.workflows.selection import latency_predictor_path
@@ -49,7 +50,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> list[Architecture]:
                     median_ms=true_ms(architecture),
                     p95_ms=1.1 * true_ms(architecture),
                     spread=0.01,
-                    versions={"code": code_version()},
+                    versions={"code": code_version(tuned_configs(target, options.workspace))},
                 )
             )
 
