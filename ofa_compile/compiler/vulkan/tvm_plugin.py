@@ -18,7 +18,7 @@ from ofa_compile.errors import BuildError, MissingDependencyError
 NAMESPACE = "tvm-plugins"
 _C_SOURCES = ("vulkan_device.c",)
 _SOURCE = "vulkan_tvm.cc"
-_HEADERS = ("vulkan_api.h", "vulkan_device.h")
+_HEADERS = ("vulkan_api.h", "vulkan_device.h", "vulkan_tvm_gpu.h")
 # The wheel's headers include this file, which it lacks; nothing of it is used here.
 _STREAM = """\
 #pragma once
