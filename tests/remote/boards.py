@@ -24,6 +24,8 @@ class LocalTracker:
     """TVM's tracker in a thread of this process."""
 
     def __init__(self) -> None:
+        import tvm.rpc.tracker  # noqa: F401 - takes long on a busy machine: not in the thread
+
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.endpoint = Endpoint(*self._socket.getsockname()[:2])
         self._ready = threading.Event()
@@ -44,7 +46,7 @@ class LocalTracker:
         self._handler._ioloop.add_callback(self._handler.stop)
         self._thread.join(10)
 
-    def wait_for(self, key: str, count: int = 1, limit_s: float = 60.0) -> None:
+    def wait_for(self, key: str, count: int = 1, limit_s: float = 120.0) -> None:
         """Wait until so many boards of a key are free."""
         from ofa_compile.remote.tracker import Tracker
 
