@@ -30,6 +30,10 @@ VECTORS_FOR_ONE_ROW = 8
 # Each row is a stream of its own to the prefetchers and the TLB; measured: beyond a dozen or so
 # the inner loop slows down, whatever the registers allow.
 MAX_ROWS = 14
+# A panel of weights beyond this many values does not stay in the L1 cache while rows pass over it,
+# and the L2 cache delivers a vector about every third issue slot.
+L1_PANEL = 4096
+L2_SLOTS = 3
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,10 @@ def _cost(workload: Pointwise, config, machine: VectorMachine) -> float:
     total = 0.0
     for block in plan_blocks(workload, config, machine):
         for rows, count in ((block.rows, block.row_tiles - 1), (block.last_rows, 1)):
-            total += block.count * count * _slots(block, rows, machine)
+            slots = _slots(block, rows, machine)
+            if block.width * workload.in_channels > L1_PANEL and not machine.has_lane_multiply:
+                slots = max(slots, L2_SLOTS * len(block.pieces))
+            total += block.count * count * slots
     return total
 
 

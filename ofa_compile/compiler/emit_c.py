@@ -9,6 +9,7 @@ import numpy as np
 
 from ofa_compile.compiler.fetch_schedule import schedule_fetches
 from ofa_compile.compiler.plan import ALIGNMENT, Plan, Ref, Step, place_buffers
+from ofa_compile.compiler.workload import GlobalPool, Pointwise
 
 # A claim of tiles costs two atomic operations (about 50 ns with a second core watching); this
 # many multiply-accumulates take a few microseconds on any core we target.
@@ -121,9 +122,19 @@ static void step_{number}(const float *input, unsigned char *arena, int32_t begi
 """
 
 
+def _values_moved(step: Step) -> int:
+    """Values that a step reads or writes, whichever are more; the weights of one row weigh most."""
+    work = step.workload
+    if isinstance(work, Pointwise):
+        return max(work.in_channels * work.out_channels, step.num_values)
+    if isinstance(work, GlobalPool):
+        return work.batch * work.positions * work.channels
+    return step.num_values
+
+
 def grain(step: Step) -> int:
     """Tiles one thread takes at a time: enough work to be worth a claim."""
-    work = max(step.workload.macs, _MACS_PER_VALUE * step.num_values)
+    work = max(step.workload.macs, _MACS_PER_VALUE * _values_moved(step))
     per_tile = max(1, work // step.num_tiles)
     return min(step.num_tiles, max(1, -(-_MACS_PER_CLAIM // per_tile)))
 

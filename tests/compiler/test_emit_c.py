@@ -82,7 +82,7 @@ def test_large_tiles_are_claimed_one_by_one() -> None:
 
 def test_claims_are_worth_a_few_microseconds(rng: np.random.Generator) -> None:
     for _ in range(200):
-        rows, depth, columns, tiles = (int(n) for n in rng.integers(1, 600, 4))
+        rows, depth, columns, tiles = (int(n) for n in rng.integers(8, 600, 4))
         work = Pointwise(rows, depth, columns)
         size = grain(step(work, tiles))
         assert 1 <= size <= tiles
@@ -93,4 +93,8 @@ def test_claims_are_worth_a_few_microseconds(rng: np.random.Generator) -> None:
 
 def test_memory_bound_steps_count_their_values() -> None:
     # No multiply-accumulates, yet enough work to share.
-    assert 1 < grain(step(GlobalPool(1, 49, 960), 60, 200_000)) < 60
+    assert 1 < grain(step(Add(200_000), 60, 200_000)) < 60
+    # It is what a pool reads that counts, and the weights of a product with one row.
+    assert grain(step(GlobalPool(1, 784, 240), 4, 240)) == 1
+    assert grain(step(Pointwise(1, 672, 168), 3, 168)) == 1
+    assert grain(step(Pointwise(1, 72, 24), 2, 24)) == 2

@@ -3,9 +3,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ofa_compile.compiler.fetch_schedule import BYTES_PER_STEP, Fetch, schedule_fetches
+from ofa_compile.compiler.fetch_schedule import LINE_BYTES, MACS_PER_BYTE, Fetch, schedule_fetches
 from ofa_compile.compiler.plan import Plan, Ref, Step
-from ofa_compile.compiler.workload import Add
+from ofa_compile.compiler.workload import Pointwise
+
+# What a step of the plans below can fetch at each of its inner steps.
+BYTES_PER_STEP = 32
+COLUMNS = BYTES_PER_STEP * MACS_PER_BYTE
 
 
 def plan_of(*steps: tuple[int, int]) -> tuple[Plan, list[int], int]:
@@ -18,7 +22,8 @@ def plan_of(*steps: tuple[int, int]) -> tuple[Plan, list[int], int]:
             offsets.append(position)
             position += num_bytes
         output = plan.new_buffer(2)
-        plan.steps.append(Step(Add(2), {}, tuple(arguments), output, 1, 2, fetch_steps))
+        work = Pointwise(1, fetch_steps, COLUMNS)
+        plan.steps.append(Step(work, {}, tuple(arguments), output, 1, 2, fetch_steps))
     return plan, offsets, position
 
 
@@ -44,6 +49,14 @@ def test_what_one_step_cannot_fetch_the_one_before_does() -> None:
     assert begin == 6400
     assert end >= 6400 + size - 3200
     assert last == Fetch(0, 0)
+
+
+def test_no_more_than_a_line_at_a_time() -> None:
+    plan, offsets, size = plan_of((0, 1000), (10**6, 0))
+    work = Pointwise(1, 1000, 100 * LINE_BYTES * MACS_PER_BYTE)
+    plan.steps[0] = Step(work, {}, (), plan.output, 1, 2, 1000)
+    fetch = schedule_fetches(plan, offsets, size)[0]
+    assert fetch == Fetch(size - 1000 * LINE_BYTES, LINE_BYTES // 4)
 
 
 def test_never_reads_beyond_the_blob() -> None:
