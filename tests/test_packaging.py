@@ -84,7 +84,7 @@ def test_wheel_declares_the_command_and_the_pins(wheel: Path) -> None:
         assert b"ofa-compile = ofa_compile.__main__:main" in archive.read(entry)
         text = archive.read(metadata).decode()
     assert "Requires-Dist: apache-tvm-ffi==0.1.14.post0" in text
-    assert "License-Expression: Apache-2.0" in text
+    assert "License-Expression: Apache-2.0 AND GPL-2.0-or-later" in text
 
 
 def test_an_installed_wheel_works_from_elsewhere(wheel: Path, tmp_path: Path) -> None:

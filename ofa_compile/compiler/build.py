@@ -88,6 +88,7 @@ def compile_onnx(
     cache: Cache | None = None,
     tuned: dict[str, dict[str, Any]] | None = None,
     progress: Progress | None = None,
+    keep_symbols: bool = False,
 ) -> CompiledNetwork:
     """Compile a network for a target.
 
@@ -112,6 +113,8 @@ def compile_onnx(
         Workload key -> kernel configuration, where tuning found a better one than the default.
     progress
         Called while kernels are compiled.
+    keep_symbols
+        Leave the names of the kernels in what is linked, for profilers.
 
     Raises
     ------
@@ -124,7 +127,7 @@ def compile_onnx(
     identity = onnx_identity(onnx_path)
     cache = cache or Cache()
     runtime = VULKAN_RUNTIME if target.is_vulkan else CPU_RUNTIME
-    linker = Linker(find_linker(target), cache, runtime)
+    linker = Linker(find_linker(target), cache, runtime, keep_symbols=keep_symbols)
     source = digest(identity, target.fingerprint, code_fingerprint())
     key = digest(source, json.dumps(tuned or {}, sort_keys=True))
     prepared = _load(cache, key, "shaders" if target.is_vulkan else NAMESPACE)

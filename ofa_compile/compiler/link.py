@@ -19,7 +19,7 @@ _EXECUTABLE_SOURCES = ("image.c", "options.c")
 # These read the generated network_meta.h.
 _META_SOURCES = ("main.c", "report.c")
 _FLAGS = ("-std=c11", "-O2", "-fPIC", "-fvisibility=hidden", "-ffunction-sections", "-pthread")
-_LINK_FLAGS = ("-pthread", "-Wl,--gc-sections", "-Wl,--build-id=none", "-Wl,-s")
+_LINK_FLAGS = ("-pthread", "-Wl,--gc-sections", "-Wl,--build-id=none")
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,16 @@ def runtime_folder() -> Path:
 class Linker:
     """Compiles C with one tool chain, through the cache, and links."""
 
-    def __init__(self, toolchain: Toolchain, cache: Cache, runtime: Runtime = CPU_RUNTIME) -> None:
+    def __init__(
+        self,
+        toolchain: Toolchain,
+        cache: Cache,
+        runtime: Runtime = CPU_RUNTIME,
+        *,
+        keep_symbols: bool = False,
+    ) -> None:
         self.toolchain = toolchain
+        self.link_flags = _LINK_FLAGS if keep_symbols else (*_LINK_FLAGS, "-Wl,-s")
         self.runtime = runtime
         self.cache = cache
         self.sources = runtime_folder()
@@ -183,7 +191,7 @@ class Linker:
         script.write_text(f"{{ global: {symbol_prefix}*; local: *; }};\n", encoding="utf-8")
         target = (output / "libsubnet.so").resolve()
         flags = ["-shared", "-Wl,-soname,libsubnet.so", f"-Wl,--version-script={script.name}"]
-        command = [*self.toolchain.command, *flags, *_LINK_FLAGS, "-o", str(target)]
+        command = [*self.toolchain.command, *flags, *self.link_flags, "-o", str(target)]
         self._run([*command, *objects, *self.runtime.libraries], folder)
 
     def _link_executable(self, output: Path, objects: list[str], folder: Path) -> None:
@@ -191,7 +199,7 @@ class Linker:
         driver = self.toolchain.command
         if self.runtime.has_static_executable:
             driver = self.toolchain.static_command
-        command = [*driver, *_LINK_FLAGS, "-o", str(target)]
+        command = [*driver, *self.link_flags, "-o", str(target)]
         self._run([*command, *objects, *self.runtime.libraries], folder)
 
     def _run(self, command: list[str], folder: Path) -> None:

@@ -26,7 +26,11 @@ _DEBIAN_PACKAGES = {
     "gcc": "gcc libc6-dev",
     "cc": "gcc libc6-dev",
     "clang": "clang libc6-dev",
+    "arm-linux-gnueabihf-gcc": "gcc-arm-linux-gnueabihf libc6-dev-armhf-cross",
+    "riscv64-linux-gnu-gcc": "gcc-riscv64-linux-gnu libc6-dev-riscv64-cross",
     "qemu-aarch64": "qemu-user",
+    "qemu-arm": "qemu-user",
+    "qemu-riscv64": "qemu-user",
     "qemu-x86_64": "qemu-user",
     "glslangValidator": "glslang-tools",
 }

@@ -1,0 +1,201 @@
+r"""Instructions per inference of arm64 binaries, counted in QEMU: ours next to ncnn's arm64 build.
+
+Six subnets of ofa_mbv3_d234_e346_k357_w1.0 with random weights, batch 1, one thread: `small` (all
+3x3), `mid` and four random ones with kernel sizes 3, 5 and 7 mixed. A count is half the difference
+between runs of one and of three inferences, so loading and printing cancel; it repeats exactly.
+Where llvm-mca is installed (Debian: llvm-19), cycles on some cores are *estimated* from its models.
+
+ncnn takes part where its arm64 wheel is unpacked next to an arm64 Python that QEMU can run, and its
+converter is at hand. On Debian, in an empty folder (as root, or with a state folder of your own):
+
+    apt-get -o APT::Architecture=arm64 ... download python3.11-minimal libpython3.11-minimal \
+        libpython3.11-stdlib libc6 libexpat1 zlib1g libgomp1 libstdc++6 libgcc-s1 libffi8 \
+        libbz2-1.0 liblzma5 libssl3
+    for file in *.deb; do dpkg-deb -x $file root; done
+    pip download --no-deps --only-binary=:all: --platform manylinux_2_28_aarch64 \
+        --python-version 3.11 --implementation cp --abi cp311 ncnn numpy
+    for file in *.whl; do python -m zipfile -e $file root/site; done
+    pip install --target converter pnnx      # for this machine
+
+    python benchmarks/bench_arm64_instructions.py --ncnn root --pnnx converter/bin/pnnx
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from arm64_cycles import CORES, blocks, by_symbol, cycles, find_mca
+from common import finish, parser, say, table
+from subnets import W10, fixed
+
+from ofa_compile.measurement.instruction_counts import InstructionCounts, count_instructions
+from ofa_compile.space import Architecture, macs, search_space
+
+RUNS = (1, 3)
+EMULATOR = ("qemu-aarch64", "-cpu", "max")
+RESOLUTIONS = (224, 192, 160, 208)
+TOP = 12
+
+
+def architectures(options: argparse.Namespace) -> dict[str, Architecture]:
+    """Return the six subnets: at most one has 3x3 windows only."""
+    found = fixed()
+    if options.quick:
+        return {"smallest": search_space(W10).smallest(128)}
+    rng = np.random.default_rng(options.seed)
+    space = search_space(W10)
+    for number, resolution in enumerate(RESOLUTIONS):
+        drawn = space.sample(rng).to_dict()
+        drawn["resolution"] = resolution
+        found[f"random-{number}"] = Architecture.from_dict(drawn)
+    return found
+
+
+def per_run(command: list[str], emulator: tuple[str, ...] = EMULATOR) -> InstructionCounts:
+    """Count one inference of a program whose last argument is how many to run."""
+    one, three = (count_instructions(emulator, [*command, str(n)]) for n in RUNS)
+    share = RUNS[1] - RUNS[0]
+    difference = {
+        address: (executions - one.by_address[address]) // share
+        for address, executions in three.by_address.items()
+        if executions > one.by_address[address]
+    }
+    by_address = type(one.by_address)(difference)
+    return InstructionCounts((three.total - one.total) // share, by_address)
+
+
+def build(architecture: Architecture, folder: Path) -> Any:
+    """Export and compile one subnet with its symbols; return what the compiler tells of it."""
+    from ofa_compile.bundle.network_meta import render_network_meta
+    from ofa_compile.bundle.preprocess import Preprocessing
+    from ofa_compile.compiler.build import compile_onnx
+    from ofa_compile.export.onnx_export import export_onnx
+    from ofa_compile.hardware.target_spec import load_target
+    from ofa_compile.supernet.checkpoint import load_supernet
+
+    size = architecture.resolution
+    subnet = load_supernet(None, space=architecture.space).extract(architecture)
+    export_onnx(subnet, folder / "subnet.onnx", resolution=size)
+    looks = Preprocessing(height=size, width=size, mean=(0.5,) * 3, std=(0.5,) * 3)
+    meta = render_network_meta(looks, [str(n) for n in range(1000)])
+    compiled = compile_onnx(
+        folder / "subnet.onnx", load_target("arm64"), folder, network_meta=meta, keep_symbols=True
+    )
+    np.full((3, size, size), 0.5, "<f4").tofile(folder / "x.f32")
+    return compiled
+
+
+def measure(architecture: Architecture, options: argparse.Namespace) -> dict[str, Any]:
+    """Count ours, and ncnn's where it can be; estimate cycles where llvm-mca is."""
+    with tempfile.TemporaryDirectory(prefix="ofa-arm64-") as scratch:
+        folder = Path(scratch)
+        compiled = build(architecture, folder)
+        program = str(compiled.executable)
+        counts = per_run([program, "--raw", str(folder / "x.f32"), "--benchmark"])
+        num_macs = sum(step["macs"] for step in compiled.steps)
+        result: dict[str, Any] = {
+            "architecture": architecture.to_dict(),
+            "macs": macs(architecture),
+            "instructions": counts.total,
+            "per_four_macs": round(4 * counts.total / num_macs, 4),
+            "kernels": kernels(compiled, by_symbol(compiled.executable, counts.by_address)),
+        }
+        if (mca := find_mca()) is not None:
+            work = blocks(compiled.executable, counts.by_address)
+            result["estimated"] = {c: cycles(mca, c, work, folder) for c in CORES}
+            result["estimated_with"] = mca
+        if options.ncnn:
+            result["ncnn"] = count_ncnn(folder, architecture.resolution, options)
+        return result
+
+
+def kernels(compiled: Any, sums: dict[str, int]) -> list[dict[str, Any]]:
+    """Return instructions by kernel, heaviest first: where the instructions go."""
+    by_name: dict[str, dict[str, Any]] = {}
+    for step in compiled.steps:
+        entry = by_name.setdefault(step["symbol"], {"calls": 0, "macs": 0})
+        entry["calls"] += 1
+        entry["macs"] += step["macs"]
+        entry["workload"] = {k: v for k, v in step["workload"].items() if k != "tir"}
+        entry["config"] = step["config"]
+    rows = [
+        {"symbol": name, "instructions": count, **by_name.get(name, {"macs": 0})}
+        for name, count in sums.items()
+        if count > 0
+    ]
+    return sorted(rows, key=lambda row: -row["instructions"])[: 4 * TOP]
+
+
+def count_ncnn(folder: Path, size: int, options: argparse.Namespace) -> int:
+    """Convert with pnnx and count ncnn's instructions per inference."""
+    files = [f"ncnnparam={folder / 'n.param'}", f"ncnnbin={folder / 'n.bin'}"]
+    shape = f"inputshape=[1,3,{size},{size}]"
+    command = [options.pnnx, folder / "subnet.onnx", shape, "fp16=0", *files]
+    subprocess.run(command, check=True, capture_output=True, cwd=folder)
+    root = options.ncnn
+    emulator = (*EMULATOR, "-L", str(root), "-E", f"PYTHONPATH={root / 'site'}")
+    script = Path(__file__).with_name("arm64_ncnn.py")
+    python = [str(root / "usr/bin/python3.11")]
+    arguments = [str(script), str(folder / "n.param"), str(folder / "n.bin"), str(size)]
+    return per_run([*python, *arguments], emulator).total
+
+
+def report(name: str, figures: dict[str, Any], options: argparse.Namespace) -> None:
+    """Print one subnet's figures and its heaviest kernels."""
+    millions = figures["instructions"] / 1e6
+    line = f"\n## {name}: {figures['macs'] / 1e6:.0f} M MACs, {millions:.1f} M instructions"
+    line += f" ({figures['per_four_macs']:.3f} per four multiply-adds)"
+    if "ncnn" in figures:
+        ratio = figures["instructions"] / figures["ncnn"]
+        line += f"; ncnn {figures['ncnn'] / 1e6:.1f} M, ratio {ratio:.3f}"
+    say(options, line)
+    for core, value in figures.get("estimated", {}).items():
+        text = f"{core}: estimated {value['cycles'] / 1e6:.1f} M cycles"
+        say(options, f"{text}, {value['instructions_per_cycle']:.2f} instructions per cycle")
+    rows = [
+        (
+            f"{row['instructions'] / 1e6:.2f} M",
+            f"{4 * row['instructions'] / row['macs']:.2f}" if row["macs"] else "",
+            row.get("calls", ""),
+            " ".join(str(v) for v in row.get("workload", {"": row["symbol"]}).values()),
+        )
+        for row in figures["kernels"][:TOP]
+    ]
+    say(options, table(("instructions", "per 4 MACs", "calls", "kernel"), rows))
+
+
+def main() -> None:
+    """Build, count, report."""
+    arguments = parser((__doc__ or "").split("\n")[0])
+    arguments.add_argument("--ncnn", type=Path, help="folder with an arm64 Python and ncnn")
+    arguments.add_argument("--pnnx", type=Path, default=Path("pnnx"), help="ncnn's converter")
+    arguments.add_argument("--only", nargs="*", help="names of the subnets to count")
+    options = arguments.parse_args()
+    if not options.ncnn:
+        say(options, "ncnn skipped: pass --ncnn FOLDER (the script's docstring says how)")
+    if find_mca() is None:
+        say(options, "cycle estimates skipped: llvm-mca is not installed (Debian: llvm-19)")
+    results = {}
+    subnets = architectures(options)
+    for name, architecture in subnets.items():
+        if options.only and name not in options.only:
+            continue
+        results[name] = measure(architecture, options)
+        report(name, results[name], options)
+    summary: dict[str, Any] = {}
+    ratios = {n: r["instructions"] / r["ncnn"] for n, r in results.items() if "ncnn" in r}
+    if ratios:
+        mean = float(np.exp(np.mean(np.log(list(ratios.values())))))
+        worst = max(ratios, key=ratios.__getitem__)
+        summary = {"geometric_mean": round(mean, 4), "worst": [worst, round(ratios[worst], 4)]}
+    say(options, f"\nours / ncnn: {summary}")
+    finish({"benchmark": "arm64_instructions", "summary": summary, "subnets": results}, options)
+
+
+if __name__ == "__main__":
+    main()
