@@ -2,7 +2,8 @@
 
 Cycles are an *estimate*: executions of each block of straight code times the cycles that llvm-mca
 gives for it in a loop of its own. No caches, no branches, no overlap between blocks; never compared
-with silicon.
+with silicon. LLVM has no model of its own for some cores (it schedules cortex-a76 by an older
+core's), so figures of different cores need not compare.
 """
 
 from __future__ import annotations
