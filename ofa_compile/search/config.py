@@ -59,8 +59,16 @@ PAPER_CONFIG = EvolutionConfig(
 # With the authors' predictors in the w1.2 space the paper's settings spread over 0.5 points between
 # seeds; islands of which the best are joined hardly spread (benchmarks/bench_search.py).
 BEST_CONFIG = EvolutionConfig(
-    population=512, generations=8, islands=6, sweep_size=4, num_pairs=96, max_evaluations=60_000
+    population=512,
+    generations=8,
+    islands=6,
+    sweep_size=4,
+    num_pairs=96,
+    max_evaluations=120_000,
+    patience=100,
 )
+# Without a limit the front has most of what there is to find.
+UNLIMITED_CONFIG = replace(BEST_CONFIG, max_evaluations=60_000, patience=16)
 
 
 def scaled(config: EvolutionConfig, share: float) -> EvolutionConfig:

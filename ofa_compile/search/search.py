@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ofa_compile.search.best import evolve_best
-from ofa_compile.search.config import BEST_CONFIG, EvolutionConfig, Progress
+from ofa_compile.search.config import BEST_CONFIG, UNLIMITED_CONFIG, EvolutionConfig, Progress
 from ofa_compile.search.constraints import LATENCY, Limits
 from ofa_compile.search.front import evolve_front
 from ofa_compile.search.pareto import knee_index, non_dominated_mask, thin_front
@@ -189,7 +189,8 @@ def search(
     check_feasible(problem)
     archive = evolve_front(problem, rng, config, progress)
     # On its own, not from the front: two searches seldom end in the same local optimum.
-    best = evolve_best(problem, rng, best_config or BEST_CONFIG)
+    default = BEST_CONFIG if limits.active else UNLIMITED_CONFIG
+    best = evolve_best(problem, rng, best_config or default)
     archive = archive.join(best.take(best.violations == 0))
     if not len(archive):
         raise no_joint_solution(problem)

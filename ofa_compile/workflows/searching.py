@@ -132,7 +132,7 @@ def _configs(max_evaluations: int | None) -> dict[str, EvolutionConfig]:
     """Return the sizes of both searches so that they score about so many together."""
     front, best = EvolutionConfig(), BEST_CONFIG
     if max_evaluations is None:
-        return {"config": front, "best_config": best}
+        return {}
     share = max_evaluations / (front.max_evaluations + best.max_evaluations)
     return {"config": scaled(front, share), "best_config": scaled(best, share)}
 
