@@ -134,7 +134,7 @@ def _progress_lines(write: Callable[[str], object]) -> ProgressCallback:
         last[stage] = now
         spent = now - first.setdefault(stage, now)
         counted = f" {done}/{total}" if total else ""
-        if total and done and spent:
+        if total and spent and 0 < done < total:
             counted += f", {spent * (total - done) / done:.0f} s left"
         write(f"{stage}{counted}{f' ({detail})' if detail else ''}\n")
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _MAX_ROWS = 25
 EPILOG = (
-    "Examples: ofa-compile search --target arm64=20ms --output front; "
+    "Example: ofa-compile search --target arm64=20ms --output front; "
     "ofa-compile search --target arm64=20ms --target x86-64=5ms --family"
 )
 

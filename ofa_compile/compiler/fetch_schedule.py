@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ofa_compile.compiler.plan import Plan, Step, round_up
+from ofa_compile.compiler.plan import Plan, round_up
 
 # About 5 GB/s at 57 G multiply-adds a second. Measured beside a neighbour that keeps the memory
 # busy: at twice this rate the products themselves slow down, at three quarters too little arrives.
@@ -43,14 +43,15 @@ def schedule_fetches(plan: Plan, offsets: Sequence[int], blob_bytes: int) -> lis
     schedule = []
     fetched = ends[-1] if ends else 0
     for step, needed in zip(reversed(plan.steps), reversed(ends), strict=True):
-        start = max(needed, fetched - _capacity(step))
+        start = max(needed, fetched - fetch_capacity(step.fetch_steps, step.workload.macs))
         schedule.append(_fetch(start, fetched - start, step.fetch_steps, blob_bytes))
         fetched = min(fetched, start)
     return schedule[::-1]
 
 
-def _capacity(step: Step) -> int:
-    return min(LINE_BYTES * step.fetch_steps, step.workload.macs // MACS_PER_BYTE)
+def fetch_capacity(steps: int, macs: int) -> int:
+    """Return how many bytes a kernel of so many inner steps and multiply-adds fetches at most."""
+    return min(LINE_BYTES * steps, macs // MACS_PER_BYTE)
 
 
 def _fetch(start: int, size: int, steps: int, blob_bytes: int) -> Fetch:

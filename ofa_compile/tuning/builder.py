@@ -139,6 +139,7 @@ class BuilderPool:
                 pointers=tuple(fields["pointers"]),
                 num_tiles=fields["num_tiles"],
                 fetch_steps=fields.get("fetch_steps", 0),
+                fetch_bytes=fields.get("fetch_bytes", 0),
             )
             for config, fields in zip(job.configs, reply["candidates"], strict=True)
         ]

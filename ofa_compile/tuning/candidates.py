@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ofa_compile.compiler.codegen import flat_function
+from ofa_compile.compiler.fetch_schedule import fetch_capacity
 from ofa_compile.compiler.generic_schedules import apply_trace, parse_function
 from ofa_compile.compiler.kernel_registry import VectorMachine, count_fetch_steps, find_kernel
 from ofa_compile.compiler.workload import Generic, Workload
@@ -72,6 +73,7 @@ class KernelCandidates:
                     "num_tiles": tiles,
                     "pointers": pointers,
                     "fetch_steps": self._fetch_steps[number],
+                    "fetch_bytes": fetch_capacity(self._fetch_steps[number], self._workload.macs),
                 }
             )
         return arrays, described

@@ -40,6 +40,8 @@ class BuiltCandidate:
         Tiles to compute.
     fetch_steps
         Inner steps at which the kernel can fetch data from memory for a later one.
+    fetch_bytes
+        How much it fetches at most in a network.
     """
 
     config: Config
@@ -50,6 +52,7 @@ class BuiltCandidate:
     pointers: tuple[str, ...] = ()
     num_tiles: int = 0
     fetch_steps: int = 0
+    fetch_bytes: int = 0
 
 
 @dataclass(frozen=True)

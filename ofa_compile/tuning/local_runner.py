@@ -106,6 +106,7 @@ class LocalRunner:
                     "pointers": candidate.pointers,
                     "num_tiles": candidate.num_tiles,
                     "fetch_steps": candidate.fetch_steps,
+                    "fetch_bytes": candidate.fetch_bytes,
                 }
                 for candidate in candidates
             ],

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ofa_compile.compiler.fetch_schedule import BYTES_PER_STEP
 from ofa_compile.compiler.plan import buffer_phase
 from ofa_compile.tuning.serve import Reply, serve
 
@@ -26,7 +25,6 @@ _PAGE = 4096
 _GUARD = 64  # values behind the output that no kernel may touch
 _GUARD_VALUE = np.float32(-123.5)
 _MAX_COPIES = 64
-_MAX_FETCH = BYTES_PER_STEP // 4
 _WARMUP_CALLS = 2
 # Besides the first candidate; they run this many times the rounds again.
 _FINALISTS = 2
@@ -119,15 +117,15 @@ def _load(
         len(names) + 1,
         copies,
         candidate["num_tiles"],
-        _fetch_stride(constant_bytes // 4, candidate["fetch_steps"]),
+        _fetch_stride(min(constant_bytes, candidate["fetch_bytes"]), candidate["fetch_steps"]),
         output,
         [*keep, *shared.values()],
     )
 
 
-def _fetch_stride(values: int, steps: int) -> int:
+def _fetch_stride(num_bytes: int, steps: int) -> int:
     """Return how many values to fetch at each inner step, no more than a network would."""
-    return min(_MAX_FETCH, -(-values // steps)) if steps else 0
+    return -(-num_bytes // (4 * steps)) if steps else 0
 
 
 def _place(values: Array, index: int) -> Array:

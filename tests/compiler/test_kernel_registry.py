@@ -27,7 +27,8 @@ def concrete(base: type[Workload]) -> list[type[Workload]]:
 def test_every_workload_has_a_kernel_of_ours_but_generic() -> None:
     for kind in concrete(Workload):
         stub = object.__new__(kind)
-        assert (find_kernel(stub) is None) == (kind is Generic), kind
+        found = [find_kernel(stub, family) for family in ("cpu", "gpu")]
+        assert (found == [None, None]) == (kind is Generic), kind
 
 
 def test_register_serves_its_kind(monkeypatch: pytest.MonkeyPatch) -> None:
