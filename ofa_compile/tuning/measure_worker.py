@@ -58,6 +58,7 @@ def _run(request: dict[str, Any], reply: Reply) -> None:
     """Check every candidate, then time in rounds those that are right; announce each step."""
     timer = ctypes.CDLL(request["timer"]).ofa_time_kernel
     timer.restype = ctypes.c_double
+    timer.argtypes = [ctypes.c_void_p] * 2 + [ctypes.c_int] * 5  # checks that none is left out
     archives = {candidate["data"]: _read(candidate["data"]) for candidate in request["candidates"]}
     loaded: dict[int, _Loaded] = {}
     for number, candidate in enumerate(request["candidates"]):
@@ -208,7 +209,8 @@ def _relative(times: dict[int, list[float]], first: int) -> dict[int, tuple[floa
 
 def _time(timer: Any, item: _Loaded, calls: int) -> float:
     """Return the mean time of a call in microseconds."""
-    seconds = timer(item.kernel, item.arguments, item.num_pointers, item.copies, item.tiles, calls)
+    sizes = (item.num_pointers, item.copies, item.tiles, item.stride, calls)
+    seconds = timer(item.kernel, item.arguments, *sizes)
     if seconds < 0:
         msg = f"cannot call a kernel of {item.num_pointers} pointers"
         raise RuntimeError(msg)

@@ -126,6 +126,8 @@ def test_built_kernels_run_and_are_right(tmp_path: Path) -> None:
                 built = builder.submit(Job(work, tuple(configs))).result(120)
                 results = runner.submit(built).result(60)
                 assert [r.status for r in results] == ["ok"] * len(configs), results
+                # No core does a multiply-add in a picosecond: every call was made, and timed.
+                assert all(r.time_us is not None and 1e6 * r.time_us > work.macs for r in results)
         finally:
             runner.close()
         # A configuration that the kernel chokes on does not take the others with it.
