@@ -21,6 +21,7 @@ SHIPPED_SUFFIXES = {
     ".cc",
     ".safetensors",
     ".npz",
+    ".xz",
     ".md",
     ".json",
     ".typed",
