@@ -133,7 +133,7 @@ def test_every_configuration_is_right(
         for wanted in (64, 1024, 100_000)
         for config in kernel.configs(workload, GpuMachine(wanted))
     }
-    assert len(configs) > 3
+    assert len(configs) > 1
     check([(workload, dict(config)) for config in sorted(configs)], tmp_path, cache, rng)
 
 
