@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 Tensor = NDArray[np.float32]
 
 
-class Runtime:
+class Runtime(ABC):
     """A network loaded by one runtime.
 
     Subclasses load it in `__init__`, and `call` runs it once on the input given there.
@@ -29,13 +30,17 @@ class Runtime:
         installed = all(find_spec(module) is not None for module in cls.modules)
         return installed and (folder / cls.source).is_file()
 
+    @abstractmethod
+    def __init__(self, folder: Path, x: Tensor, threads: int = 1) -> None:
+        """Load what `folder` holds, to be run on `x` of shape (1, 3, H, W)."""
+
+    @abstractmethod
     def call(self) -> None:
         """Run once; the result stays inside."""
-        raise NotImplementedError
 
+    @abstractmethod
     def logits(self) -> Tensor:
         """Return the result of the last run, of shape (1, classes)."""
-        raise NotImplementedError
 
     def time(self, repeats: int) -> NDArray[np.float64]:
         """Return the milliseconds of each run; one Python call lies within each."""

@@ -7,7 +7,10 @@ code. Only a row's first and last tiles are clipped; all tiles between share one
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+
+from ofa_compile.kernels import emit
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,15 @@ class ColumnTile:
     width: int
     count: int
     is_clipped: bool
+
+
+def at_each_column(tile: ColumnTile, body: Callable) -> None:
+    """Emit `body(first output column)` for each of the tiles: a loop where there are several."""
+    if tile.count == 1:
+        body(tile.first_output)
+        return
+    with emit.serial(0, tile.count) as index:
+        body(tile.first_output + index * tile.width)
 
 
 def balanced_width(out_width: int, max_width: int) -> int:

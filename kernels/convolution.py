@@ -18,7 +18,7 @@ from ofa_compile.compiler.kernel_registry import VectorMachine, register
 from ofa_compile.compiler.tvm_api import tvm
 from ofa_compile.compiler.workload import Convolution
 from ofa_compile.kernels import emit, folded, stem_lanes
-from ofa_compile.kernels.columns import ColumnTile, plan_columns, taps_inside
+from ofa_compile.kernels.columns import ColumnTile, at_each_column, plan_columns, taps_inside
 
 # Unrolling pays while a kernel row is a few dozen steps; beyond, input channels become a loop.
 MAX_UNROLLED_CHANNELS = 4
@@ -133,12 +133,12 @@ def _emit_row(w: Convolution, config, machine, width: int, row, channel, tensors
     pieces = emit.split_lanes(width, machine.lanes)
     outputs = min(config["outputs"], _outputs_that_fit(len(pieces), machine))
     for tile in plan_columns(w.out_width, w.width, w.kernel[1], w.stride[1], w.padding[1], outputs):
-        if tile.count == 1:
-            _emit_tile(w, tile, tile.first_output, pieces, width, row, channel, tensors)
-        else:
-            with emit.serial(0, tile.count) as index:
-                first = tile.first_output + index * tile.width
-                _emit_tile(w, tile, first, pieces, width, row, channel, tensors)
+        at_each_column(
+            tile,
+            lambda first, tile=tile: _emit_tile(
+                w, tile, first, pieces, width, row, channel, tensors
+            ),
+        )
 
 
 def _emit_tile(

@@ -18,7 +18,13 @@ from ofa_compile.compiler.kernel_registry import VectorMachine, register
 from ofa_compile.compiler.tvm_api import tvm
 from ofa_compile.compiler.workload import Depthwise
 from ofa_compile.kernels import depthwise_rows, emit
-from ofa_compile.kernels.columns import ColumnTile, balanced_width, plan_columns, taps_inside
+from ofa_compile.kernels.columns import (
+    ColumnTile,
+    at_each_column,
+    balanced_width,
+    plan_columns,
+    taps_inside,
+)
 
 # Beyond 14 outputs nothing is gained: the weights of a kernel row are amortised already.
 MAX_OUTPUTS = 14
@@ -116,12 +122,10 @@ def _emit_columns(
 ) -> None:
     """Emit the tiles of one `ColumnTile` group: a loop where there are several."""
     block_lanes = block_lanes or lanes
-    if tile.count == 1:
-        _emit_tile(w, tile, tile.first_output, lanes, row, channel, tensors, offset, block_lanes)
-        return
-    with emit.serial(0, tile.count) as index:
-        first = tile.first_output + index * tile.width
-        _emit_tile(w, tile, first, lanes, row, channel, tensors, offset, block_lanes)
+    at_each_column(
+        tile,
+        lambda first: _emit_tile(w, tile, first, lanes, row, channel, tensors, offset, block_lanes),
+    )
 
 
 def _emit_tile(

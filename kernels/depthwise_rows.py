@@ -22,7 +22,7 @@ from ofa_compile.compiler.kernel_registry import VectorMachine
 from ofa_compile.compiler.tvm_api import tvm
 from ofa_compile.compiler.workload import Depthwise
 from ofa_compile.kernels import emit, folded
-from ofa_compile.kernels.columns import ColumnTile, plan_columns, taps_inside
+from ofa_compile.kernels.columns import ColumnTile, at_each_column, plan_columns, taps_inside
 
 # Weights that stay in registers, beside the outputs and inputs in flight.
 MAX_STAYING_TAPS = 9
@@ -166,12 +166,12 @@ def _emit_strip(w: Depthwise, cut: Plan, at: _Place, first, tensors) -> None:
 
 def _emit_columns(w, cut: Plan, at: _Place, rows, row, number, tensors) -> None:
     for tile in cut.columns:
-        if tile.count == 1:
-            _emit_tile(w, cut, at, rows, tile, row, tile.first_output, number, tensors)
-            continue
-        with emit.serial(0, tile.count) as index:
-            column = tile.first_output + index * tile.width
-            _emit_tile(w, cut, at, rows, tile, row, column, number, tensors)
+        at_each_column(
+            tile,
+            lambda column, tile=tile: _emit_tile(
+                w, cut, at, rows, tile, row, column, number, tensors
+            ),
+        )
 
 
 def _emit_tile(w, cut: Plan, at: _Place, rows, columns, row, column, number, tensors) -> None:

@@ -17,7 +17,7 @@ from ofa_compile.compiler.kernel_registry import VectorMachine
 from ofa_compile.compiler.tvm_api import tvm
 from ofa_compile.compiler.workload import Convolution
 from ofa_compile.kernels import emit, folded
-from ofa_compile.kernels.columns import ColumnTile, plan_columns, taps_inside
+from ofa_compile.kernels.columns import ColumnTile, at_each_column, plan_columns, taps_inside
 
 LANES = 4
 MAX_CHANNELS = 4
@@ -57,12 +57,12 @@ def emit_row(w: Convolution, config, width: int, row, channel, tensors) -> None:
     pieces = emit.split_lanes(width, LANES)
     window = (w.kernel[1], w.stride[1], w.padding[1])
     for tile in plan_columns(w.out_width, w.width, *window, config["outputs"]):
-        if tile.count == 1:
-            _emit_tile(w, tile, tile.first_output, pieces, width, row, channel, tensors)
-        else:
-            with emit.serial(0, tile.count) as index:
-                first = tile.first_output + index * tile.width
-                _emit_tile(w, tile, first, pieces, width, row, channel, tensors)
+        at_each_column(
+            tile,
+            lambda first, tile=tile: _emit_tile(
+                w, tile, first, pieces, width, row, channel, tensors
+            ),
+        )
 
 
 def _emit_tile(

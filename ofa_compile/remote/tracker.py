@@ -11,7 +11,6 @@ import socket
 import struct
 import time
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Self
 
 from ofa_compile.errors import DeviceUnavailableError
@@ -151,10 +150,5 @@ class Tracker:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

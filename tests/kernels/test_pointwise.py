@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -72,10 +73,10 @@ CORES = (VectorMachine(16, 32, False), VectorMachine(8, 16, False))
 LANE_CORES = (VectorMachine(4, 32, True), VectorMachine(4, 16, True))
 
 
-@pytest.mark.parametrize("core", CORES)
-def test_plan_covers_every_output_once_and_fits_the_registers(
+def random_plans(
     core: VectorMachine, rng: np.random.Generator
-) -> None:
+) -> Iterator[tuple[Pointwise, list[Any]]]:
+    """Yield workloads and blocks of their plans, whose panels and tiles are checked here."""
     for _ in range(200):
         rows, depth, channels = (int(n) for n in rng.integers(1, (800, 100, 700)))
         work = Pointwise(rows, depth, channels)
@@ -85,34 +86,34 @@ def test_plan_covers_every_output_once_and_fits_the_registers(
             blocks = plan_blocks(work, config, core)
             assert sum(block_widths(work, config, core)) == channels
             assert kernel.num_tiles(work, config, core) == sum(b.num_tiles for b in blocks)
-            for block in blocks:
-                covered = (block.row_tiles - 1) * block.rows + block.last_rows
-                assert covered == rows
-                assert 1 <= block.last_rows <= block.rows
-                pieces = len(block.pieces)
-                fits = block.rows * pieces + pieces + 1 <= core.registers
-                assert fits or block.rows == 1
+            yield work, blocks
+
+
+@pytest.mark.parametrize("core", CORES)
+def test_plan_covers_every_output_once_and_fits_the_registers(
+    core: VectorMachine, rng: np.random.Generator
+) -> None:
+    for work, blocks in random_plans(core, rng):
+        for block in blocks:
+            covered = (block.row_tiles - 1) * block.rows + block.last_rows
+            assert covered == work.rows
+            assert 1 <= block.last_rows <= block.rows
+            pieces = len(block.pieces)
+            fits = block.rows * pieces + pieces + 1 <= core.registers
+            assert fits or block.rows == 1
 
 
 @pytest.mark.parametrize("core", LANE_CORES)
 def test_plan_with_lanes_covers_every_output_once_and_fits_the_registers(
     core: VectorMachine, rng: np.random.Generator
 ) -> None:
-    for _ in range(200):
-        rows, depth, channels = (int(n) for n in rng.integers(1, (800, 100, 700)))
-        work = Pointwise(rows, depth, channels)
-        kernel = find_kernel(work)
-        assert kernel is not None
-        for config in kernel.configs(work, core):
-            blocks = plan_blocks(work, config, core)
-            assert sum(block_widths(work, config, core)) == channels
-            assert kernel.num_tiles(work, config, core) == sum(b.num_tiles for b in blocks)
-            for block in blocks:
-                assert block.whole_tiles * block.rows + block.last_rows == rows
-                assert 0 <= block.last_rows < block.rows
-                assert 1 <= block.unroll <= depth
-                needed = block.rows * (len(block.pieces) + block.step // 4) + 2
-                assert needed <= core.registers or block.rows == 1
+    for work, blocks in random_plans(core, rng):
+        for block in blocks:
+            assert block.whole_tiles * block.rows + block.last_rows == work.rows
+            assert 0 <= block.last_rows < block.rows
+            assert 1 <= block.unroll <= work.in_channels
+            needed = block.rows * (len(block.pieces) + block.step // 4) + 2
+            assert needed <= core.registers or block.rows == 1
 
 
 def test_strips_of_row_tiles(machine: Machine, rng: np.random.Generator) -> None:
