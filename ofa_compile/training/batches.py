@@ -7,7 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ofa_compile.training.data import ImageData, augment, normalize, resized_crop
+from ofa_compile.training.augmentation import Augmentation, pad_crop
+from ofa_compile.training.data import ImageData, normalize
 
 __all__ = ["BatchSource"]
 
@@ -25,8 +26,8 @@ class BatchSource:
         Images per step, over all parts.
     seed
         Seed of order and augmentation.
-    augmentation
-        "pad-crop" or "resized-crop".
+    augment
+        What happens to the images of each step.
     """
 
     def __init__(
@@ -35,11 +36,11 @@ class BatchSource:
         kept: NDArray[np.int64],
         batch_size: int,
         seed: int,
-        augmentation: str = "pad-crop",
+        augment: Augmentation = pad_crop,
     ) -> None:
         self._data, self._kept = data, kept
         self._size, self._seed = min(batch_size, len(kept)), seed
-        self._augment = resized_crop if augmentation == "resized-crop" else augment
+        self._augment = augment
         self._order: tuple[int, NDArray[np.int64]] = (-1, kept)
 
     @property

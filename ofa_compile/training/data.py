@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional
 
@@ -221,67 +221,3 @@ def resize(images: Tensor, resolution: int) -> Tensor:
         images, size=(resolution, resolution), mode="bilinear", antialias=True
     )
     return scaled.contiguous(memory_format=torch.channels_last)
-
-
-def augment(
-    images: NDArray[np.uint8], rng: np.random.Generator, *, padding: int = 4
-) -> NDArray[np.uint8]:
-    """Crop each image at random out of its reflection-padded self, and flip half of them.
-
-    Parameters
-    ----------
-    images
-        Images of shape (n, height, width, 3), uint8.
-    rng
-        Source of the offsets and flips.
-    padding
-        Pixels added on each side before cropping.
-
-    Returns
-    -------
-    Images of the same shape.
-    """
-    count, height, width, _ = images.shape
-    edges = ((0, 0), (padding, padding), (padding, padding), (0, 0))
-    padded = np.pad(images, edges, mode="reflect")
-    rows, columns = (
-        rng.integers(0, 2 * padding + 1, (count, 1)) + np.arange(side) for side in (height, width)
-    )
-    flips = rng.random(count) < 0.5
-    columns[flips] = columns[flips, ::-1]
-    cropped: NDArray[np.uint8] = padded[
-        np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]
-    ]
-    return cropped
-
-
-def resized_crop(
-    images: NDArray[np.uint8], rng: np.random.Generator, *, smallest: float = 0.08
-) -> NDArray[np.uint8]:
-    """Take a random part of each image, scale it to the image's size, and flip half of them.
-
-    Parameters
-    ----------
-    images
-        Images of shape (n, height, width, 3), uint8.
-    rng
-        Source of the parts and flips.
-    smallest
-        Share of the area of the smallest part.
-
-    Returns
-    -------
-    Images of the same shape.
-    """
-    _, height, width, _ = images.shape
-    out = np.empty_like(images)
-    for i, image in enumerate(images):
-        area, aspect = rng.uniform(smallest, 1.0), np.exp(rng.uniform(-1.0, 1.0) * np.log(4 / 3))
-        rows = min(height, max(1, round(height * float(np.sqrt(area / aspect)))))
-        columns = min(width, max(1, round(width * float(np.sqrt(area * aspect)))))
-        top = int(rng.integers(0, height - rows + 1))
-        left = int(rng.integers(0, width - columns + 1))
-        part = Image.fromarray(image[top : top + rows, left : left + columns])
-        scaled = np.asarray(part.resize((width, height), Image.Resampling.BILINEAR))
-        out[i] = scaled[:, ::-1] if rng.random() < 0.5 else scaled
-    return out

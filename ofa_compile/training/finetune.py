@@ -27,6 +27,7 @@ from ofa_compile.space import Architecture
 from ofa_compile.supernet import Supernet
 from ofa_compile.training import batch_norm, depthwise
 from ofa_compile.training.allocator import keep_memory
+from ofa_compile.training.augmentation import augmentation
 from ofa_compile.training.batches import BatchSource
 from ofa_compile.training.checkpoint import load_checkpoint, save_checkpoint
 from ofa_compile.training.data import ImageData, normalize, split_indices
@@ -155,9 +156,8 @@ def finetune_subnet(
         message = f"{len(kept)} training images are too few to specialise on"
         raise DataError(message)
     run = _Run(_with_classes(supernet, architecture, data, config.seed), architecture, data, config)
-    run.train(
-        BatchSource(data, kept, config.batch_size, config.seed, config.augmentation), progress
-    )
+    augment = augmentation(config.augmentation)
+    run.train(BatchSource(data, kept, config.batch_size, config.seed, augment), progress)
     part = "test" if len(data.test_images) else "held-out"
     images, labels = (
         (data.test_images, data.test_labels)

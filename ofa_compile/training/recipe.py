@@ -93,6 +93,8 @@ class Recipe:
         Before the classifier.
     augmentation
         "pad-crop" or "resized-crop" (a random part, scaled); both flip half of the images.
+    brightness, saturation
+        Spread of the random factors on the images' brightness and colour; 0 leaves them.
     """
 
     phases: tuple[Phase, ...]
@@ -109,6 +111,8 @@ class Recipe:
     ema_decay: float = 0.0
     dropout: float = 0.0
     augmentation: str = "pad-crop"
+    brightness: float = 0.0
+    saturation: float = 0.0
 
 
 def list_recipes() -> list[str]:
@@ -195,6 +199,8 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "max_gradient_norm": (1e-9, math.inf),
     "ema_decay": (0.0, 0.999999),
     "dropout": (0.0, 0.9),
+    "brightness": (0.0, 1.0),
+    "saturation": (0.0, 1.0),
     "warmup_epochs": (0.0, 1e6),
     "depth_choices": (0, 16),
     "expand_ratio_choices": (0, 16),

@@ -18,6 +18,7 @@ from ofa_compile.errors import CheckpointError, DataError, OfaCompileError
 from ofa_compile.space import Architecture, search_space
 from ofa_compile.supernet import Supernet, build_supernet, load_supernet, save_supernet
 from ofa_compile.training import batch_norm, depthwise
+from ofa_compile.training.augmentation import augmentation
 from ofa_compile.training.batches import BatchSource
 from ofa_compile.training.data import ImageData, resize, split_indices
 from ofa_compile.training.distillation import student_loss
@@ -68,7 +69,10 @@ class Trainer:
         if len(kept) < max(2, 2 * self.parts):
             message = f"only {len(kept)} training images are left of {len(data.train_images)}"
             raise DataError(message, hint=f"The recipe holds out {recipe.held_out} images.")
-        self.source = BatchSource(data, kept, recipe.batch_size, config.seed, recipe.augmentation)
+        augment = augmentation(
+            recipe.augmentation, brightness=recipe.brightness, saturation=recipe.saturation
+        )
+        self.source = BatchSource(data, kept, recipe.batch_size, config.seed, augment)
         self.plans = plan_phases(recipe, len(kept))
         self.total_steps = self.plans[-1].end_step
         self.step = 0

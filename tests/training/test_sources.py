@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from ofa_compile.errors import DataError, MissingDependencyError
-from ofa_compile.training.data import load_images, resized_crop
+from ofa_compile.training.data import load_images
 from ofa_compile.training.sources import read_items
 
 
@@ -86,13 +86,3 @@ def test_parquet_and_saved_data_sets(image_folder: Path, tmp_path: Path) -> None
     pq.write_table(pa.table({"x": [1]}), tmp_path / "bad" / "train.parquet")
     with pytest.raises(DataError, match="has the columns x; none is an image"):
         load_images(tmp_path / "bad")
-
-
-def test_resized_crop_keeps_shape_and_seed() -> None:
-    images = np.random.default_rng(0).integers(0, 255, (5, 24, 24, 3), dtype=np.uint8)
-    first, again, other = (resized_crop(images, np.random.default_rng(s)) for s in (1, 1, 2))
-    assert first.shape == images.shape
-    assert np.array_equal(first, again)
-    assert not np.array_equal(first, other)
-    whole = resized_crop(images, np.random.default_rng(3), smallest=1.0)
-    assert abs(float(whole.mean()) - float(images.mean())) < 5.0
