@@ -8,12 +8,17 @@ all of them; what counts is the median of the rounds' ratios.
 
     python benchmarks/bench_runtimes.py [--quick] [--json] [--threads N] [--all --data FOLDER]
     python benchmarks/bench_runtimes.py --build FOLDER [--tvm] [--tvm-trials N]     # here
-    python benchmarks/bench_runtimes.py --prebuilt FOLDER    # elsewhere: with peers installed
+    python benchmarks/bench_runtimes.py --prebuilt FOLDER --prepare    # elsewhere, with peers
+    python benchmarks/bench_runtimes.py --prebuilt FOLDER [--output FILE --resume --at-most N]
+
+--prepare makes every conversion that peers keep, so that a later run only loads and times. With
+--resume, subnets that FILE holds are not run again: the whole can be taken in quiet moments.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -23,7 +28,7 @@ import numpy as np
 from common import data_folder, finish, parser, say, table
 from numpy.typing import NDArray
 from peers import PEERS
-from runtimes import Ours, Runtime
+from runtimes import Ours, Runtime, Tensor
 from subnets import fixed, published, sampled
 
 from ofa_compile.space import Architecture, macs
@@ -49,10 +54,7 @@ def build(folder: Path, subnets: dict[str, Architecture], *, for_torch: bool = F
     `for_torch` also writes the exported program that torch.compile and ExecuTorch start from
     (seconds a subnet).
     """
-    import torch
-
     from ofa_compile.compiler.build import compile_onnx
-    from ofa_compile.export.onnx_export import export_onnx
     from ofa_compile.hardware.target_spec import load_target
     from ofa_compile.options import default_workspace
     from ofa_compile.supernet.checkpoint import load_supernet
@@ -64,22 +66,31 @@ def build(folder: Path, subnets: dict[str, Architecture], *, for_torch: bool = F
         supernet = load_supernet(None, space=space)
         for name, architecture in subnets.items():
             place = folder / name
-            if architecture.space != space or (place / "reference.npz").is_file():
+            if architecture.space != space:
                 continue
             place.mkdir(parents=True, exist_ok=True)
-            subnet = supernet.extract(architecture)
-            size = architecture.resolution
-            export_onnx(subnet, place / "subnet.onnx", resolution=size)
-            compile_onnx(
-                place / "subnet.onnx", target, place, symbol_prefix="ofa_bench_", tuned=tuned
-            )
-            x = np.random.default_rng(0).standard_normal((1, 3, size, size), dtype=np.float32)
-            with torch.inference_mode():
-                logits = subnet(torch.from_numpy(x)).numpy()
-            if for_torch:
-                program = torch.export.export(subnet, (torch.from_numpy(x),))
-                torch.export.save(program, place / "subnet.pt2")
-            np.savez(place / "reference.npz", x=x, logits=logits)
+            if not (place / "reference.npz").is_file():
+                export(supernet.extract(architecture), architecture, place, for_torch=for_torch)
+            if not (place / "libsubnet.so").is_file():
+                onnx = place / "subnet.onnx"
+                compile_onnx(onnx, target, place, symbol_prefix="ofa_bench_", tuned=tuned)
+
+
+def export(subnet: Any, architecture: Architecture, place: Path, *, for_torch: bool) -> None:
+    """Write what the runtimes load, and PyTorch's logits for one input."""
+    import torch
+
+    from ofa_compile.export.onnx_export import export_onnx
+
+    size = architecture.resolution
+    export_onnx(subnet, place / "subnet.onnx", resolution=size)
+    x = np.random.default_rng(0).standard_normal((1, 3, size, size), dtype=np.float32)
+    with torch.inference_mode():
+        logits = subnet(torch.from_numpy(x)).numpy()
+    if for_torch:
+        program = torch.export.export(subnet, (torch.from_numpy(x),))
+        torch.export.save(program, place / "subnet.pt2")
+    np.savez(place / "reference.npz", x=x, logits=logits)
 
 
 def build_tvm(folder: Path, subnets: dict[str, Architecture], options: argparse.Namespace) -> None:
@@ -97,12 +108,25 @@ def build_tvm(folder: Path, subnets: dict[str, Architecture], options: argparse.
                 build_stock_tvm(source, library, trials=trials, threads=options.threads)
 
 
+def load_peers(folder: Path, x: Tensor, options: argparse.Namespace) -> list[Runtime]:
+    """Load one subnet into every other runtime, converting what is not converted yet."""
+    return [
+        peer(folder, x, options.threads)
+        for peer in PEERS
+        if peer.name not in options.without and peer.is_available(folder)
+    ]
+
+
+def reference(folder: Path) -> tuple[Tensor, Tensor]:
+    """Return the input and PyTorch's logits."""
+    with np.load(folder / "reference.npz") as stored:
+        return stored["x"], stored["logits"]
+
+
 def compare(name: str, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Check and time one subnet in every runtime."""
-    with np.load(folder / "reference.npz") as reference:
-        x, expected = reference["x"], reference["logits"]
-    runtimes: list[Runtime] = [Ours(folder, x, options.threads)]
-    runtimes += [peer(folder, x, options.threads) for peer in PEERS if peer.is_available(folder)]
+    x, expected = reference(folder)
+    runtimes = [Ours(folder, x, options.threads), *load_peers(folder, x, options)]
     scale = float(np.abs(expected).max())
     errors = {
         item.name: float(np.abs(item.logits().reshape(expected.shape) - expected).max()) / scale
@@ -128,7 +152,7 @@ def compare(name: str, folder: Path, options: argparse.Namespace) -> dict[str, A
             "speedup_84_percent": float(high),
             "rounds_ms": times[item.name].round(5).tolist(),
         }
-    return {"runtimes": result}
+    return {"runtimes": result, "load_average": round(os.getloadavg()[0], 2)}
 
 
 def interleave(runtimes: list[Runtime], rounds: int) -> dict[str, NDArray[np.float64]]:
@@ -161,6 +185,25 @@ def report(name: str, figures: dict[str, Any], options: argparse.Namespace) -> N
     say(options, table(header, rows))
 
 
+def prepare(folder: Path, subnets: dict[str, Architecture], options: argparse.Namespace) -> None:
+    """Load every subnet into every peer once: what they convert or compile stays in the folder."""
+    for name in subnets:
+        load_peers(folder / name, reference(folder / name)[0], options)
+        say(options, f"prepared {name}")
+
+
+def earlier(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the subnets that an earlier part of this run has timed."""
+    if not options.resume or not options.output or not options.output.is_file():
+        return {}
+    document = json.loads(options.output.read_text(encoding="utf-8"))
+    if document["threads"] != options.threads:
+        message = f"{options.output} is of {document['threads']} threads; choose another --output"
+        raise SystemExit(message)
+    subnets: dict[str, Any] = document["subnets"]
+    return subnets
+
+
 def main() -> None:
     """Build, compare, report."""
     arguments = parser((__doc__ or "").split("\n")[0])
@@ -174,6 +217,10 @@ def main() -> None:
     arguments.add_argument(
         "--tvm-trials", type=int, default=0, help="with --build: MetaSchedule's trials a subnet"
     )
+    arguments.add_argument("--without", action="append", default=[], metavar="PEER")
+    arguments.add_argument("--prepare", action="store_true", help="convert for the peers only")
+    arguments.add_argument("--resume", action="store_true", help="keep what --output holds")
+    arguments.add_argument("--at-most", type=int, default=1000, help="subnets to time in this run")
     options = arguments.parse_args()
     subnets = architectures(options)
     if options.build:
@@ -188,8 +235,13 @@ def main() -> None:
         folder = options.prebuilt or Path(scratch)
         if not options.prebuilt:
             build(folder, subnets)
-        results = {}
-        for name, architecture in subnets.items():
+        if options.prepare:
+            prepare(folder, subnets, options)
+            return
+        results = earlier(options)
+        left = [name for name in subnets if name not in results][: options.at_most]
+        for name in left:
+            architecture = subnets[name]
             facts = {"macs": macs(architecture), "resolution": architecture.resolution}
             results[name] = facts | compare(name, folder / name, options)
             report(name, results[name], options)

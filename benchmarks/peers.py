@@ -181,7 +181,11 @@ class ExecuTorch(Runtime):
 
 
 class TorchCompile(Runtime):
-    """`torch.compile` with frozen weights and tuned kernels, channels last."""
+    """PyTorch's Inductor with frozen weights and tuned kernels, channels last.
+
+    Compiled ahead of time, which measured faster than `torch.compile`: a call does not pass
+    through Python's guards.
+    """
 
     name = "torch.compile"
     modules = ("torch",)
@@ -189,21 +193,17 @@ class TorchCompile(Runtime):
 
     def __init__(self, folder: Path, x: Tensor, threads: int = 1) -> None:
         import torch
-        from torch._inductor import config
 
-        config.freezing = True
         torch.set_num_threads(threads)
-        module = torch.export.load(folder / self.source).module()
-        module = module.to(memory_format=torch.channels_last)
-        torch.compiler.reset()
-        self._module = torch.compile(module, mode="max-autotune")
         self._x = torch.from_numpy(x).to(memory_format=torch.channels_last)
-        self._inference_mode = torch.inference_mode
+        package = folder / f"subnet.inductor-{threads}.pt2"
+        if not package.is_file():
+            _compile_with_inductor(folder / self.source, self._x, package)
+        self._module = torch._inductor.aoti_load_package(str(package))
 
     def call(self) -> None:
         """Run once."""
-        with self._inference_mode():
-            self._output = self._module(self._x)
+        self._output = self._module(self._x)
 
     def logits(self) -> Tensor:
         """Return the logits."""
@@ -263,6 +263,18 @@ def _lower_to_xnnpack(source: Path, destination: Path) -> None:
         torch.export.load(source), partitioner=[XnnpackPartitioner()]
     ).to_executorch()
     destination.write_bytes(program.buffer)
+
+
+def _compile_with_inductor(source: Path, x: Any, destination: Path) -> None:
+    import torch
+
+    module = torch.export.load(source).module().to(memory_format=torch.channels_last)
+    with torch.no_grad(), _quiet_stdout():
+        torch._inductor.aoti_compile_and_package(
+            torch.export.export(module, (x,)),
+            package_path=str(destination),
+            inductor_configs={"freezing": True, "max_autotune": True},
+        )
 
 
 @contextlib.contextmanager
