@@ -30,9 +30,9 @@ $(VENV)/.installed: pyproject.toml
 system:
 	@scripts/system-packages.sh
 
-# The same for the tests of the vulkan target, which need a software device.
+# The same with what the tests of other targets need: a software GPU, compilers, emulators.
 system-tests:
-	@scripts/system-packages.sh vulkan
+	@scripts/system-packages.sh tests
 
 demo: venv system
 	$(BIN)/ofa-compile --target arm64 --output $(DEMO)/bundle

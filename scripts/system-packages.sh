@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Install what pip cannot bring: a C compiler, and for arm64 a cross compiler and QEMU.
-# With the word "vulkan": also a software Vulkan device, its validation layer and tools for shaders.
+# With the word "tests" also what only tests need: a software Vulkan device, its validation layer and
+# tools for shaders; compilers and emulators for 32-bit ARM, RISC-V and WebAssembly.
 # Never fails: where it may not install, it says what is missing, and what needs it is skipped.
 set -euo pipefail
 
@@ -15,12 +16,21 @@ if [ "$(uname -m)" != aarch64 ]; then
     need qemu-aarch64 qemu-user
     [ -e /usr/aarch64-linux-gnu/lib/libc.a ] || missing+=(libc6-dev-arm64-cross)
 fi
-if [ "${1:-}" = vulkan ]; then
+if [ "${1:-}" = tests ]; then
     need glslangValidator glslang-tools
     need spirv-val spirv-tools
     ls /usr/share/vulkan/icd.d/*.json >/dev/null 2>&1 || missing+=(mesa-vulkan-drivers libvulkan1)
     [ -e /usr/share/vulkan/explicit_layer.d/VkLayer_khronos_validation.json ] ||
         missing+=(vulkan-validationlayers)
+    need arm-linux-gnueabihf-gcc gcc-arm-linux-gnueabihf libc6-dev-armhf-cross
+    need riscv64-linux-gnu-gcc gcc-riscv64-linux-gnu libc6-dev-riscv64-cross
+    need qemu-riscv64 qemu-user
+    need node nodejs
+    need clang clang
+    need wasm-ld lld
+    [ -e /usr/lib/wasm32-wasi/libc.a ] || missing+=(wasi-libc)
+    ls /usr/lib/llvm-*/lib/clang/*/lib/wasi/*wasm32.a >/dev/null 2>&1 ||
+        missing+=(libclang-rt-dev-wasm32)
 fi
 [ ${#missing[@]} -gt 0 ] || exit 0
 

@@ -19,6 +19,7 @@ SHIPPED_SUFFIXES = {
     ".c",
     ".h",
     ".cc",
+    ".mjs",
     ".safetensors",
     ".npz",
     ".xz",

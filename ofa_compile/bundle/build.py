@@ -24,16 +24,14 @@ from ofa_compile.bundle.executor import (
     is_native,
 )
 from ofa_compile.bundle.manifest import (
-    CONTENT_FILES,
-    EXECUTABLE_NAME,
     HEADER_NAME,
     LABELS_NAME,
-    LIBRARY_NAME,
     MANIFEST_NAME,
     ONNX_NAME,
     Figure,
     Manifest,
     check_labels,
+    content_files,
     describe_target,
     hash_file,
 )
@@ -246,7 +244,7 @@ def _write_files(staging: Path, onnx_path: Path, manifest: Manifest) -> None:
 
 def _verified(manifest: Manifest, staging: Path, reference: Reference | None) -> Manifest:
     """Return the manifest with file hashes and the outcome of verification."""
-    files = {name: hash_file(staging / name) for name in CONTENT_FILES}
+    files = {name: hash_file(staging / name) for name in content_files(manifest.platform)}
     verification: dict[str, Any] = {"verified": False, "reason": "verification was switched off"}
     if reference is not None:
         verification = _verify(manifest, staging, reference)
@@ -256,18 +254,19 @@ def _verified(manifest: Manifest, staging: Path, reference: Reference | None) ->
 def _verify(manifest: Manifest, staging: Path, reference: Reference) -> dict[str, Any]:
     """Check the executable, and the library where this machine can load it; keep the worst."""
     expected = (reference.inputs, reference.logits, reference.tolerance)
-    path, classes = staging / EXECUTABLE_NAME, manifest.output_shape[1]
+    platform, classes = manifest.platform, manifest.output_shape[1]
+    path = staging / platform.executable
     if is_on_board(manifest.target):
         with board_program(manifest.target, path, classes) as program:
-            results = {EXECUTABLE_NAME: verify(program.run, *expected)}
+            results = {platform.program: verify(program.run, *expected)}
             runner = f"board {program.board.model}"
     else:
         command = emulator_command(manifest.target)
-        results = {EXECUTABLE_NAME: verify(Executable(path, classes, command).run, *expected)}
-        runner = f"emulator {Path(command[0]).name}" if command else "native"
+        results = {platform.program: verify(Executable(path, classes, command).run, *expected)}
+        runner = _runner_words(manifest, command)
     if is_native(manifest.target):
-        with NativeLibrary(staging / LIBRARY_NAME, manifest.symbol_prefix) as library:
-            results[LIBRARY_NAME] = verify(library.run, *expected)
+        with NativeLibrary(staging / platform.library, manifest.symbol_prefix) as library:
+            results[platform.library] = verify(library.run, *expected)
     worst = max(results.values(), key=lambda result: result.max_abs_error)
     return {
         **worst.to_dict(),
@@ -275,3 +274,11 @@ def _verify(manifest: Manifest, staging: Path, reference: Reference) -> dict[str
         "input_kind": reference.input_kind,
         "runner": runner,
     }
+
+
+def _runner_words(manifest: Manifest, command: Sequence[str]) -> str:
+    """Say what ran the executable: which emulator, as which processor where it was told one."""
+    if not command:
+        return "native"
+    words = [Path(command[0]).name, *command[1:]]
+    return f"{'engine' if manifest.platform.is_hosted else 'emulator'} {' '.join(words)}"

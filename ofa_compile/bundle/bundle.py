@@ -13,8 +13,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from ofa_compile.bundle.executor import Executable, emulator_command, is_native
 from ofa_compile.bundle.manifest import (
-    EXECUTABLE_NAME,
-    LIBRARY_NAME,
     MANIFEST_NAME,
     Manifest,
     hash_file,
@@ -71,7 +69,9 @@ class Bundle:
             target = self.manifest.target
             msg = f"the library is for {target['name']} ({target['arch']}), not for this machine"
             raise DeviceUnavailableError(msg, hint="time it on the device")
-        return NativeLibrary(self.path / LIBRARY_NAME, self.manifest.symbol_prefix)
+        return NativeLibrary(
+            self.path / self.manifest.platform.library, self.manifest.symbol_prefix
+        )
 
     @cached_property
     def executable(self) -> Executable:
@@ -83,7 +83,8 @@ class Bundle:
             If nothing here can run it.
         """
         command = emulator_command(self.manifest.target)
-        return Executable(self.path / EXECUTABLE_NAME, self.manifest.output_shape[1], command)
+        path = self.path / self.manifest.platform.executable
+        return Executable(path, self.manifest.output_shape[1], command)
 
     def run(self, x: ArrayLike, *, threads: int = 1) -> NDArray[np.float32]:
         """Compute logits: in this process, in the emulator, or on a board of the target.
@@ -142,7 +143,8 @@ class Bundle:
 
     def _board_program(self) -> AbstractContextManager[BoardProgram]:
         """Take a board, which is given back at the end of the `with` block."""
-        path, classes = self.path / EXECUTABLE_NAME, self.manifest.output_shape[1]
+        path = self.path / self.manifest.platform.executable
+        classes = self.manifest.output_shape[1]
         return board_program(self.manifest.target, path, classes)
 
     def classify(

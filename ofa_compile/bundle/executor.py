@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ofa_compile.errors import DeviceError, DeviceUnavailableError, MissingDependencyError
 from ofa_compile.hardware.board_address import board_address
 from ofa_compile.hardware.host import has_flags, host_arch
+from ofa_compile.hardware.platform import LINUX, platform_of
 from ofa_compile.hardware.toolchain import install_hint
 from ofa_compile.hardware.vulkan_devices import check_vulkan
 from ofa_compile.remote.program import is_on_board
@@ -29,9 +30,9 @@ _TIMEOUT_PER_INPUT_S = 300.0
 def is_native(target: Mapping[str, Any]) -> bool:
     """Tell whether this machine runs code for a target (as `describe_target` wrote it)."""
     is_known = target["tvm_target"]["kind"] in ("llvm", "vulkan")
-    is_linux_cpu = is_known and "android" not in target["triple"]
+    is_loadable = is_known and platform_of(target["triple"]) is LINUX
     same_arch = target["arch"] == host_arch()
-    return bool(is_linux_cpu and same_arch and has_flags(tuple(target["requires"])))
+    return bool(is_loadable and same_arch and has_flags(tuple(target["requires"])))
 
 
 def emulator_command(target: Mapping[str, Any]) -> list[str]:

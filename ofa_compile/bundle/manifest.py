@@ -12,19 +12,20 @@ from typing import Any, Literal, get_args
 
 from ofa_compile.bundle.preprocess import CHANNEL_ORDER, Preprocessing
 from ofa_compile.errors import ArtifactError, OfaCompileError, UserInputError
+from ofa_compile.hardware.platform import PLATFORMS, Platform, platform_of
 from ofa_compile.hardware.target_spec import TargetSpec
 
 FORMAT = "ofa-compile-bundle"
 SCHEMA_VERSION = 1
 
 MANIFEST_NAME = "manifest.json"
-EXECUTABLE_NAME = "subnet"
-LIBRARY_NAME = "libsubnet.so"
 HEADER_NAME = "subnet.h"
 ONNX_NAME = "subnet.onnx"
 LABELS_NAME = "labels.txt"
-CONTENT_FILES = (EXECUTABLE_NAME, LIBRARY_NAME, HEADER_NAME, ONNX_NAME, LABELS_NAME)
-BUNDLE_FILES = frozenset({MANIFEST_NAME, *CONTENT_FILES})
+# What a bundle of any platform may hold.
+BUNDLE_FILES = frozenset({MANIFEST_NAME, HEADER_NAME, ONNX_NAME, LABELS_NAME}).union(
+    *(platform.files for platform in PLATFORMS)
+)
 
 FigureKind = Literal["predicted", "estimated", "measured"]
 
@@ -104,6 +105,11 @@ class Manifest:
     verification: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def platform(self) -> Platform:
+        """What the bundle's executable and library are."""
+        return platform_of(str(self.target["triple"]))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON document."""
@@ -230,8 +236,14 @@ def describe_target(target: TargetSpec) -> dict[str, Any]:
         "emulator": None if target.emulator is None else list(target.emulator.command),
         "runner": asdict(target.runner),
         "linkers": list(target.toolchain.linkers),
+        "compiler_flags": list(target.toolchain.flags),
         "fingerprint": target.fingerprint,
     }
+
+
+def content_files(platform: Platform) -> tuple[str, ...]:
+    """Return the files of a bundle for a platform, besides its manifest."""
+    return (*platform.files, HEADER_NAME, ONNX_NAME, LABELS_NAME)
 
 
 def hash_file(path: Path) -> dict[str, Any]:

@@ -107,7 +107,7 @@ def _refuse_leftovers(ctx: typer.Context) -> None:
 def _summary(bundle: Bundle) -> str:
     """Say what was built, each figure labelled as what it is."""
     manifest = bundle.manifest
-    size = manifest.files["subnet"]["bytes"]
+    size = manifest.files[manifest.platform.program]["bytes"]
     rows: list[tuple[str, str]] = [
         ("bundle", str(bundle.path)),
         ("target", str(manifest.target["name"])),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ofa_compile.cache import Cache, digest
-from ofa_compile.compiler.link import CPU_RUNTIME, VULKAN_RUNTIME, Linker
+from ofa_compile.compiler.link import VULKAN_RUNTIME, Linker, cpu_runtime
 from ofa_compile.compiler.objects import NAMESPACE, code_fingerprint
 from ofa_compile.compiler.onnx_file import onnx_identity
 from ofa_compile.errors import UserInputError
@@ -102,7 +102,7 @@ def compile_onnx(
     target
         Hardware target of TVM kind "llvm" or "vulkan".
     output_dir
-        Folder that receives `libsubnet.so` and, with `network_meta`, `subnet`.
+        Folder that receives the library and, with `network_meta`, the executable.
     symbol_prefix
         Start of every symbol the library exports.
     network_meta
@@ -126,7 +126,7 @@ def compile_onnx(
     onnx_path = Path(onnx_path)
     identity = onnx_identity(onnx_path)
     cache = cache or Cache()
-    runtime = VULKAN_RUNTIME if target.is_vulkan else CPU_RUNTIME
+    runtime = VULKAN_RUNTIME if target.is_vulkan else cpu_runtime(target.platform)
     linker = Linker(find_linker(target), cache, runtime, keep_symbols=keep_symbols)
     source = digest(identity, target.fingerprint, code_fingerprint())
     key = digest(source, json.dumps(tuned or {}, sort_keys=True))
@@ -149,8 +149,8 @@ def compile_onnx(
     )
     facts = prepared.facts
     return CompiledNetwork(
-        library=output_dir / "libsubnet.so",
-        executable=output_dir / "subnet" if network_meta is not None else None,
+        library=output_dir / target.platform.library,
+        executable=None if network_meta is None else output_dir / target.platform.executable,
         input_shape=tuple(facts["input_shape"]),
         output_shape=tuple(facts["output_shape"]),
         steps=facts["steps"],

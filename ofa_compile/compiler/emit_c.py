@@ -19,16 +19,10 @@ _MACS_PER_VALUE = 8
 
 _HEAD = """\
 /* Generated. Calls the kernels of one network in order. */
+#include "ofa_embed.h"
 #include "ofa_network.h"
 
-__asm__(
-    ".section .rodata,\\"a\\",%progbits\\n"
-    ".balign {alignment}\\n"
-    ".globl ofa_weights\\n"
-    ".hidden ofa_weights\\n"
-    "ofa_weights:\\n"
-    ".incbin \\"weights.bin\\"\\n"
-    ".previous\\n");
+OFA_EMBED(ofa_weights, "weights.bin", "{alignment}");
 extern const unsigned char ofa_weights[] __attribute__((visibility("hidden")));
 
 #define ARENA(offset) ((float *)(void *)(arena + (offset)))

@@ -8,18 +8,18 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ofa_compile.cache import Cache, digest
 from ofa_compile.errors import BuildError
+from ofa_compile.hardware.platform import Platform
 from ofa_compile.hardware.toolchain import Toolchain
 
 _EXECUTABLE_SOURCES = ("image.c", "options.c")
 # These read the generated network_meta.h.
 _META_SOURCES = ("main.c", "report.c")
-_FLAGS = ("-std=c11", "-O2", "-fPIC", "-fvisibility=hidden", "-ffunction-sections", "-pthread")
-_LINK_FLAGS = ("-pthread", "-Wl,--gc-sections", "-Wl,--build-id=none")
+_FLAGS = ("-std=c11", "-O2", "-fvisibility=hidden", "-ffunction-sections")
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,9 @@ CPU_RUNTIME = Runtime(
     embeds_objects=False,
     libraries=("-lm",),
 )
+SINGLE_THREAD_RUNTIME = replace(
+    CPU_RUNTIME, sources=("ofa_no_pool.c", "ofa_run.c", "ofa_session.c")
+)
 # A driver is a shared library, which a static executable cannot load.
 VULKAN_RUNTIME = Runtime(
     sources=("vulkan_device.c", "vulkan_cache.c", "vulkan_program.c", "vulkan_session.c"),
@@ -64,6 +67,17 @@ def runtime_folder() -> Path:
     return Path(str(importlib.resources.files("ofa_compile.runtime")))
 
 
+def copy_launcher(platform: Platform, folder: Path) -> None:
+    """Put what starts a program of the platform beside it, where it needs such a thing."""
+    if platform.launcher:
+        shutil.copyfile(runtime_folder() / platform.launcher, folder / platform.executable)
+
+
+def cpu_runtime(platform: Platform) -> Runtime:
+    """Return what runs networks on the processors of a platform."""
+    return CPU_RUNTIME if platform.has_threads else SINGLE_THREAD_RUNTIME
+
+
 class Linker:
     """Compiles C with one tool chain, through the cache, and links."""
 
@@ -76,7 +90,10 @@ class Linker:
         keep_symbols: bool = False,
     ) -> None:
         self.toolchain = toolchain
-        self.link_flags = _LINK_FLAGS if keep_symbols else (*_LINK_FLAGS, "-Wl,-s")
+        self.platform = toolchain.platform
+        self.compile_flags = (*_FLAGS, *self.platform.compile_flags)
+        strip = () if keep_symbols else ("-Wl,-s",)
+        self.link_flags = (*self.platform.link_flags, *toolchain.link_flags, *strip)
         self.runtime = runtime
         self.cache = cache
         self.sources = runtime_folder()
@@ -84,7 +101,7 @@ class Linker:
         self.identity = digest(
             toolchain.version(),
             *toolchain.command,
-            *_FLAGS,
+            *self.compile_flags,
             *(header.read_bytes() for header in headers),
         )
 
@@ -97,7 +114,9 @@ class Linker:
         symbol_prefix: str,
         network_meta: str | None,
     ) -> None:
-        """Write `libsubnet.so`, and with `network_meta` the executable `subnet`, into `output`.
+        """Write the library, and with `network_meta` the executable, into `output`.
+
+        Their names are the platform's.
 
         Parameters
         ----------
@@ -157,9 +176,8 @@ class Linker:
         return name
 
     def _compile_network(self, folder: Path) -> str:
-        self._run(
-            [*self.toolchain.command, *_FLAGS, f"-I{self.sources}", "-c", "network.c"], folder
-        )
+        command = [*self.toolchain.command, *self.compile_flags, f"-I{self.sources}"]
+        self._run([*command, "-c", "network.c"], folder)
         return "network.o"
 
     def _compile_cached(
@@ -179,7 +197,8 @@ class Linker:
             (include / "network_meta.h").write_text(network_meta, encoding="utf-8")
         # Copied, so that no path of this machine can end up in the object.
         (folder / name).write_bytes(text)
-        arguments = [*_FLAGS, *defines, f"-I{include.name}", f"-I{self.sources}", "-c", name]
+        arguments = [*self.compile_flags, *defines, f"-I{include.name}", f"-I{self.sources}"]
+        arguments += ["-c", name]
         self._run([*self.toolchain.command, *arguments, "-o", object_name], folder)
         self.cache.put("runtime", key, (folder / object_name).read_bytes())
         return object_name
@@ -187,20 +206,23 @@ class Linker:
     def _link_library(
         self, output: Path, objects: list[str], symbol_prefix: str, folder: Path
     ) -> None:
-        script = folder / "exports.map"
-        script.write_text(f"{{ global: {symbol_prefix}*; local: *; }};\n", encoding="utf-8")
-        target = (output / "libsubnet.so").resolve()
-        flags = ["-shared", "-Wl,-soname,libsubnet.so", f"-Wl,--version-script={script.name}"]
+        flags = self.platform.library_flags
+        if "-shared" in flags:
+            script = folder / "exports.map"
+            script.write_text(f"{{ global: {symbol_prefix}*; local: *; }};\n", encoding="utf-8")
+            flags = (*flags, f"-Wl,--version-script={script.name}")
+        target = (output / self.platform.library).resolve()
         command = [*self.toolchain.command, *flags, *self.link_flags, "-o", str(target)]
         self._run([*command, *objects, *self.runtime.libraries], folder)
 
     def _link_executable(self, output: Path, objects: list[str], folder: Path) -> None:
-        target = (output / "subnet").resolve()
+        target = (output / self.platform.program).resolve()
         driver = self.toolchain.command
         if self.runtime.has_static_executable:
             driver = self.toolchain.static_command
-        command = [*driver, *self.link_flags, "-o", str(target)]
-        self._run([*command, *objects, *self.runtime.libraries], folder)
+        flags = (*self.platform.program_flags, *self.link_flags)
+        self._run([*driver, *flags, "-o", str(target), *objects, *self.runtime.libraries], folder)
+        copy_launcher(self.platform, output)
 
     def _run(self, command: list[str], folder: Path) -> None:
         try:

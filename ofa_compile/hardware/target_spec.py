@@ -18,6 +18,7 @@ from typing import Any
 from ofa_compile.errors import TargetNotFoundError, TargetSpecError, closest_match
 from ofa_compile.hardware import host
 from ofa_compile.hardware.board_address import parse_endpoint
+from ofa_compile.hardware.platform import LINUX, Platform, platform_of
 from ofa_compile.hardware.toml_tables import (
     check_keys,
     limited,
@@ -132,9 +133,22 @@ class KernelsSpec:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ToolchainSpec:
-    """Compilers that can build and link C for the target, best first (`ziglang` is PyPI's)."""
+    """What builds and links C for the target.
+
+    Attributes
+    ----------
+    linkers
+        C compilers, best first (`ziglang` is PyPI's); "$NAME" in one stands for an environment
+        variable.
+    flags
+        What every call of the compiler gets, for instance "--target=...".
+    link_flags
+        What every link gets besides.
+    """
 
     linkers: tuple[str, ...]
+    flags: tuple[str, ...] = ()
+    link_flags: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -185,9 +199,14 @@ class TargetSpec:
     @property
     def is_native(self) -> bool:
         """Whether this machine can run the target's code itself, a Vulkan driver granted."""
-        if self.tvm_target.get("kind") not in ("llvm", "vulkan") or "android" in self.triple:
+        if self.tvm_target.get("kind") not in ("llvm", "vulkan") or self.platform is not LINUX:
             return False
         return self.arch == host.host_arch() and host.has_flags(self.core.requires)
+
+    @property
+    def platform(self) -> Platform:
+        """What programs and libraries for the target are."""
+        return platform_of(self.triple)
 
     @property
     def is_emulated(self) -> bool:
@@ -210,6 +229,8 @@ class TargetSpec:
         fields = self.to_dict()
         del fields["description"]
         fields["runner"] = {"kind": self.runner.kind}
+        # Flags came later: a target without any is the one that it was.
+        fields["toolchain"] = {key: value for key, value in fields["toolchain"].items() if value}
         text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -337,4 +358,10 @@ def _core_and_tvm_target(
     if not isinstance(tvm_target, dict) or not isinstance(tvm_target.get("kind"), str):
         message = f"{file}: 'tvm_target' must be a table with a string 'kind', got {tvm_target!r}"
         raise TargetSpecError(message, hint='for a CPU: kind = "llvm", mtriple and mcpu')
+    triple = tvm_target.get("mtriple", "")
+    try:
+        platform_of(triple if isinstance(triple, str) else repr(triple))
+    except TargetSpecError as err:
+        message = f"{file}: 'tvm_target.mtriple': {err}"
+        raise TargetSpecError(message, hint=err.hint) from err
     return core, tvm_target

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import os
 import re
 import shutil
+import string
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from ofa_compile.errors import BuildError, MissingDependencyError
 from ofa_compile.hardware.host import host_arch
+from ofa_compile.hardware.platform import LINUX, Platform
 from ofa_compile.hardware.target_spec import TargetSpec
 
 ZIG = "ziglang"
@@ -32,7 +36,14 @@ _DEBIAN_PACKAGES = {
     "qemu-arm": "qemu-user",
     "qemu-riscv64": "qemu-user",
     "qemu-x86_64": "qemu-user",
+    "node": "nodejs",
     "glslangValidator": "glslang-tools",
+}
+# What a bare clang needs besides itself, by platform.
+_CLANG_PACKAGES = {"wasi": "clang lld wasi-libc libclang-rt-dev-wasm32"}
+_VARIABLE_HINTS = {
+    "ANDROID_NDK": "unpack Android's NDK (developer.android.com/ndk/downloads) and"
+    " export ANDROID_NDK=/path/to/android-ndk-r27",
 }
 
 
@@ -47,12 +58,19 @@ class Toolchain:
     command
         Driver and its leading arguments, for objects and shared libraries (glibc).
     static_command
-        Driver and its leading arguments, for fully static executables; holds ``-static``.
+        Driver and its leading arguments, for executables that hold all they need: with
+        ``-static`` where the platform has such.
+    link_flags
+        What the target adds to every link.
+    platform
+        What it links for.
     """
 
     name: str
     command: tuple[str, ...]
     static_command: tuple[str, ...]
+    link_flags: tuple[str, ...] = ()
+    platform: Platform = LINUX
 
     @property
     def is_zig(self) -> bool:
@@ -88,11 +106,33 @@ def find_linker(target: TargetSpec) -> Toolchain:
     MissingDependencyError
         If it has none; the hint is the line that installs one.
     """
-    return find_linker_among(target.toolchain.linkers, target.arch, target.name)
+    spec = target.toolchain
+    found = find_linker_among(
+        spec.linkers, target.arch, target.name, flags=spec.flags, platform=target.platform
+    )
+    return dataclasses.replace(found, link_flags=spec.link_flags)
 
 
-def find_linker_among(linkers: Sequence[str], arch: str, target: str) -> Toolchain:
+def find_linker_among(
+    linkers: Sequence[str],
+    arch: str,
+    target: str,
+    *,
+    flags: Sequence[str] = (),
+    platform: Platform = LINUX,
+) -> Toolchain:
     """Return the first of `linkers` that this machine has for an architecture.
+
+    Parameters
+    ----------
+    linkers
+        Names or paths; "$NAME" in one stands for an environment variable.
+    arch, target
+        Architecture, and the target's name for messages.
+    flags
+        What every call of the compiler gets first.
+    platform
+        What to link for.
 
     Raises
     ------
@@ -100,12 +140,16 @@ def find_linker_among(linkers: Sequence[str], arch: str, target: str) -> Toolcha
         If it has none; message and hint name the target.
     """
     for name in linkers:
-        toolchain = _find_one(name, arch)
-        if toolchain is not None:
-            return toolchain
+        found = _find_one(name, arch, flags, platform)
+        if found is not None:
+            return found
     names = ", ".join(linkers) or "nothing ('toolchain.linkers' is empty)"
     message = f"no compiler that can link for target '{target}'; looked for {names}"
-    raise MissingDependencyError(message, hint=_linker_hint(linkers, arch))
+    unset = [name for entry in linkers for name in _unset_variables(entry)]
+    if unset:
+        message += f" ({', '.join(dict.fromkeys(unset))} is not set)"
+    hint = next((_VARIABLE_HINTS[name] for name in unset if name in _VARIABLE_HINTS), None)
+    raise MissingDependencyError(message, hint=hint or _linker_hint(linkers, arch, platform))
 
 
 def find_emulator(target: TargetSpec) -> list[str] | None:
@@ -141,8 +185,10 @@ def install_hint(program: str) -> str:
     return f"sudo apt-get install {package}"
 
 
-def _linker_hint(linkers: Sequence[str], arch: str) -> str:
+def _linker_hint(linkers: Sequence[str], arch: str, platform: Platform) -> str:
     """Name the system package if one is known, and the pip package where it is allowed."""
+    if platform.name in _CLANG_PACKAGES:
+        return f"sudo apt-get install {_CLANG_PACKAGES[platform.name]}"
     lines = [install_hint(n) for n in linkers if n in _DEBIAN_PACKAGES]
     lines = [line for line in lines if arch == host_arch() or "-linux-gnu" in line][:1]
     if ZIG in linkers:
@@ -150,26 +196,39 @@ def _linker_hint(linkers: Sequence[str], arch: str) -> str:
     return ", or: ".join(lines) or "add one to 'toolchain.linkers' in the target's file"
 
 
-def _find_one(name: str, arch: str) -> Toolchain | None:
-    """Look for one compiler; bare names count only for the machine's own architecture."""
-    if name == ZIG:
-        return _find_zig(arch)
-    if re.sub(r"-\d+$", "", name) in _NATIVE_COMPILERS and arch != host_arch():
+def _unset_variables(entry: str) -> list[str]:
+    """Return the environment variables that an entry of `linkers` names and that are not set."""
+    return [name for name in string.Template(entry).get_identifiers() if name not in os.environ]
+
+
+def _find_one(entry: str, arch: str, flags: Sequence[str], platform: Platform) -> Toolchain | None:
+    """Look for one compiler; bare names count only where they build for the target."""
+    if entry == ZIG:
+        return _find_zig(arch, flags, platform)
+    is_bare = re.sub(r"-\d+$", "", entry) in _NATIVE_COMPILERS
+    is_told = any(flag.startswith("--target=") for flag in flags)
+    if is_bare and not is_told and (arch != host_arch() or platform is not LINUX):
         return None
-    path = shutil.which(name)
+    path = shutil.which(string.Template(entry).safe_substitute(os.environ))
     if path is None:
         return None
-    return Toolchain(name=name, command=(path,), static_command=(path, "-static"))
+    static = ("-static",) if platform.is_static else ()
+    return Toolchain(
+        name=Path(path).name if "$" in entry else entry,
+        command=(path, *flags),
+        static_command=(path, *flags, *static),
+        platform=platform,
+    )
 
 
-def _find_zig(arch: str) -> Toolchain | None:
-    if importlib.util.find_spec(ZIG) is None:
+def _find_zig(arch: str, flags: Sequence[str], platform: Platform) -> Toolchain | None:
+    if importlib.util.find_spec(ZIG) is None or platform is not LINUX:
         return None
     # zig's debug default would trap on what C leaves undefined and record source paths.
-    flags = ("-fno-sanitize=undefined", "-g0")
+    common = ("-fno-sanitize=undefined", "-g0", *flags)
     driver = (sys.executable, "-m", ZIG, "cc", "-target")
     return Toolchain(
         name=ZIG,
-        command=(*driver, f"{arch}-linux-gnu.{_ZIG_GLIBC}", *flags),
-        static_command=(*driver, f"{arch}-linux-musl", *flags, "-static"),
+        command=(*driver, f"{arch}-linux-gnu.{_ZIG_GLIBC}", *common),
+        static_command=(*driver, f"{arch}-linux-musl", *common, "-static"),
     )

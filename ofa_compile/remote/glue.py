@@ -15,13 +15,20 @@ GLUE_NAME = "ofa_board_glue.so"
 _SOURCES = ("board_glue.c", "board_process.c", "board_facts.c")
 
 
-def build_glue(linkers: Sequence[str], arch: str, target: str, cache: Cache | None = None) -> bytes:
+def build_glue(
+    linkers: Sequence[str],
+    arch: str,
+    target: str,
+    flags: Sequence[str] = (),
+    cache: Cache | None = None,
+) -> bytes:
     """Compile the glue module for an architecture, or take it from the cache.
 
     Parameters
     ----------
-    linkers, arch, target
-        What the hardware target says: compilers to look for, architecture, and its name.
+    linkers, arch, target, flags
+        What the hardware target says: compilers to look for, architecture, its name, and what
+        every call of the compiler gets.
     cache
         The default one if None.
 
@@ -32,9 +39,9 @@ def build_glue(linkers: Sequence[str], arch: str, target: str, cache: Cache | No
     BuildError
         If the compiler fails.
     """
-    toolchain = find_linker_among(linkers, arch, target)
-    flags = ("-fPIC", "-fvisibility=hidden", "-shared", f"-I{ffi_headers()}")
-    return build_c(toolchain, toolchain.command, flags, _SOURCES, cache or Cache())
+    toolchain = find_linker_among(linkers, arch, target, flags=flags)
+    own_flags = ("-fPIC", "-fvisibility=hidden", "-shared", f"-I{ffi_headers()}")
+    return build_c(toolchain, toolchain.command, own_flags, _SOURCES, cache or Cache())
 
 
 def ffi_headers() -> Path:

@@ -138,7 +138,9 @@ def acquire_target_board(target: Mapping[str, Any]) -> Board:
         If no board can be had.
     """
     address = board_address(target["runner"], target["name"])
-    arguments = (target["linkers"], target["arch"], target["name"])
+    # Bundles from before compiler flags have none.
+    flags = target.get("compiler_flags", ())
+    arguments = (target["linkers"], target["arch"], target["name"], flags)
     return acquire_board(address, lambda: build_glue(*arguments))
 
 

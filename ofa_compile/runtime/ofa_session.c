@@ -2,25 +2,24 @@
 
 #include "ofa_session.h"
 
-#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
+#include "ofa_lock.h"
 #include "ofa_network.h"
 
 /* Kernels use aligned vector loads of up to one cache line. */
 #define ALIGNMENT 64u
 
 static struct {
-    pthread_mutex_t lock;
+    ofa_lock lock;
     unsigned char *memory; /* arena, then a copy of the input, then the output */
     ofa_pool *pool;
-    pid_t pool_owner; /* a forked child has our pool's memory but none of its threads */
+    long pool_owner; /* a forked child has our pool's memory but none of its threads */
     int threads;
-} session = {.lock = PTHREAD_MUTEX_INITIALIZER, .threads = 1};
+} session = {.lock = OFA_UNLOCKED, .threads = 1};
 
 static size_t round_up(size_t bytes) { return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT; }
 
@@ -42,7 +41,7 @@ static int check_buffers(const void *input, const void *output) {
 }
 
 static void drop_pool(void) {
-    if (session.pool != NULL && session.pool_owner == getpid()) ofa_pool_destroy(session.pool);
+    if (session.pool != NULL && session.pool_owner == ofa_process()) ofa_pool_destroy(session.pool);
     session.pool = NULL;
 }
 
@@ -55,11 +54,11 @@ static int prepare(void) {
         if (posix_memalign(&memory, ALIGNMENT, bytes) != 0) return OFA_OUT_OF_MEMORY;
         session.memory = memory;
     }
-    if (session.pool != NULL && session.pool_owner != getpid()) session.pool = NULL;
+    if (session.pool != NULL && session.pool_owner != ofa_process()) session.pool = NULL;
     if (session.pool == NULL) {
         session.pool = ofa_pool_create(session.threads);
         if (session.pool == NULL) return OFA_NO_THREADS;
-        session.pool_owner = getpid();
+        session.pool_owner = ofa_process();
     }
     return OFA_OK;
 }
@@ -92,9 +91,9 @@ static int run_locked(const float *input, float *output, int warmup, int repeats
 int ofa_session_run(const float *input, float *output) {
     int code = check_buffers(input, output);
     if (code != OFA_OK) return code;
-    pthread_mutex_lock(&session.lock);
+    ofa_lock_take(&session.lock);
     code = run_locked(input, output, 0, 1, NULL, NULL);
-    pthread_mutex_unlock(&session.lock);
+    ofa_lock_release(&session.lock);
     return code;
 }
 
@@ -104,10 +103,10 @@ static int time_runs(const float *input, float *output, int warmup, int repeats,
     if (code != OFA_OK) return code;
     if (milliseconds == NULL) return OFA_NULL_POINTER;
     if (warmup < 0 || repeats < 1) return OFA_BAD_ARGUMENT;
-    pthread_mutex_lock(&session.lock);
+    ofa_lock_take(&session.lock);
     code = run_locked(input, output, warmup, repeats, by_step ? NULL : milliseconds,
                       by_step ? milliseconds : NULL);
-    pthread_mutex_unlock(&session.lock);
+    ofa_lock_release(&session.lock);
     return code;
 }
 
@@ -123,7 +122,7 @@ int ofa_session_time_steps(const float *input, float *output, int warmup, int re
 
 int ofa_session_set_threads(int threads) {
     if (threads < 1 || threads > OFA_MAX_THREADS) return OFA_BAD_ARGUMENT;
-    pthread_mutex_lock(&session.lock);
+    ofa_lock_take(&session.lock);
     int previous = session.threads;
     int code = OFA_OK;
     if (threads != previous) {
@@ -132,7 +131,7 @@ int ofa_session_set_threads(int threads) {
         code = prepare();
         if (code != OFA_OK) session.threads = previous;
     }
-    pthread_mutex_unlock(&session.lock);
+    ofa_lock_release(&session.lock);
     return code;
 }
 
@@ -150,9 +149,9 @@ const char *ofa_session_error(int code) {
 
 /* dlclose unmaps the code that idle pool threads wait in: stop them first. */
 __attribute__((destructor)) static void close_session(void) {
-    if (pthread_mutex_trylock(&session.lock) != 0) return;
+    if (!ofa_lock_try(&session.lock)) return;
     drop_pool();
     free(session.memory);
     session.memory = NULL;
-    pthread_mutex_unlock(&session.lock);
+    ofa_lock_release(&session.lock);
 }

@@ -19,20 +19,26 @@
 #include OFA_SUBNET_HEADER
 #endif
 
-#define OFA_PUBLIC __attribute__((visibility("default")))
+#ifdef __wasm__ /* a linker of WebAssembly takes visibility for less: kernels would be public */
+#define OFA_TEXT(name) #name
+#define OFA_NAME(name) OFA_TEXT(name)
+#define OFA_PUBLIC(name) __attribute__((export_name(OFA_NAME(P(name)))))
+#else
+#define OFA_PUBLIC(name) __attribute__((visibility("default")))
+#endif
 
-OFA_PUBLIC const char *P(version)(void);
-OFA_PUBLIC int P(input_shape)(int64_t shape[4]);
-OFA_PUBLIC int P(output_shape)(int64_t shape[2]);
-OFA_PUBLIC size_t P(arena_bytes)(void);
-OFA_PUBLIC int P(run)(const float *input, float *output);
-OFA_PUBLIC int P(set_threads)(int threads);
-OFA_PUBLIC int P(time)(const float *input, float *output, int warmup, int repeats,
+OFA_PUBLIC(version) const char *P(version)(void);
+OFA_PUBLIC(input_shape) int P(input_shape)(int64_t shape[4]);
+OFA_PUBLIC(output_shape) int P(output_shape)(int64_t shape[2]);
+OFA_PUBLIC(arena_bytes) size_t P(arena_bytes)(void);
+OFA_PUBLIC(run) int P(run)(const float *input, float *output);
+OFA_PUBLIC(set_threads) int P(set_threads)(int threads);
+OFA_PUBLIC(time) int P(time)(const float *input, float *output, int warmup, int repeats,
                        double *milliseconds);
-OFA_PUBLIC int P(num_steps)(void);
-OFA_PUBLIC int P(time_steps)(const float *input, float *output, int warmup, int repeats,
+OFA_PUBLIC(num_steps) int P(num_steps)(void);
+OFA_PUBLIC(time_steps) int P(time_steps)(const float *input, float *output, int warmup, int repeats,
                              double *milliseconds);
-OFA_PUBLIC const char *P(error)(int code);
+OFA_PUBLIC(error) const char *P(error)(int code);
 
 const char *P(version)(void) { return OFA_NETWORK.version; }
 

@@ -6,14 +6,15 @@ import itertools
 import sys
 from pathlib import Path
 
-from ofa_compile.bundle.manifest import BUNDLE_FILES, CONTENT_FILES, Manifest, hash_file
+from ofa_compile.bundle.manifest import MANIFEST_NAME, Manifest, content_files, hash_file
 from ofa_compile.bundle.preprocess import Preprocessing
 from ofa_compile.bundle.publish import publish, resolve_output, staging_folder
+from ofa_compile.hardware.platform import LINUX
 
 
 def write_version(folder: Path, version: int) -> None:
     """Fill a folder with files that name their version, and their manifest."""
-    for name in CONTENT_FILES:
+    for name in content_files(LINUX):
         (folder / name).write_text(f"{name} {version}\n" * 2000)
     manifest = Manifest(
         input_shape=(1, 3, 8, 8),
@@ -22,7 +23,7 @@ def write_version(folder: Path, version: int) -> None:
         labels=(f"version {version}",),
         symbol_prefix="x_",
         target={"name": "none"},
-        files={name: hash_file(folder / name) for name in CONTENT_FILES},
+        files={name: hash_file(folder / name) for name in content_files(LINUX)},
     )
     (folder / "manifest.json").write_text(manifest.to_json())
 
@@ -35,7 +36,7 @@ def publish_version(output: Path, version: int) -> None:
 
 
 if __name__ == "__main__":
-    assert BUNDLE_FILES
+    assert {MANIFEST_NAME, *content_files(LINUX)}
     first = int(sys.argv[2])
     print("ready", flush=True)
     for number in itertools.count(first):

@@ -14,13 +14,14 @@ from stub_bundle import LABELS, PREPROCESSING, StubCompiler, stub_logits
 
 from ofa_compile.bundle.build import BundleContents, Reference
 from ofa_compile.bundle.bundle import load_bundle
-from ofa_compile.bundle.manifest import BUNDLE_FILES, Figure
+from ofa_compile.bundle.manifest import MANIFEST_NAME, Figure, content_files
 from ofa_compile.errors import (
     DeviceUnavailableError,
     MissingDependencyError,
     NumericMismatchError,
     UserInputError,
 )
+from ofa_compile.hardware.platform import LINUX
 from ofa_compile.hardware.target_spec import EmulatorSpec, TargetSpec, load_target
 from ofa_compile.space.architecture import Architecture
 
@@ -32,7 +33,7 @@ def contents_of(folder: Path) -> dict[str, bytes]:
 def test_bundle_is_complete(make_bundle: Any, onnx_path: Path) -> None:
     bundle = make_bundle()
     files = contents_of(bundle.path)
-    assert set(files) == BUNDLE_FILES
+    assert set(files) == {MANIFEST_NAME, *content_files(LINUX)}
     document = json.loads(files["manifest.json"])
     assert document["files"] == {
         name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
@@ -155,7 +156,7 @@ def test_arm64_bundle_is_verified_in_the_emulator(
     if missing_tools("arm64") or target.is_native:
         pytest.skip("no emulator needed or none there")
     bundle = load_bundle(make_bundle(target=target).path)
-    assert bundle.manifest.verification["runner"] == "emulator qemu-aarch64"
+    assert bundle.manifest.verification["runner"] == "emulator qemu-aarch64 -cpu cortex-a53"
     assert bundle.manifest.verification["files"] == ["subnet"]
     x = rng.standard_normal((3, 3, 8, 8), dtype=np.float32)
     np.testing.assert_array_equal(bundle.run(x), stub_logits(x))

@@ -54,6 +54,38 @@ def test_a_bare_compiler_cannot_cross_compile(
     assert find_linker(linking_with(load_target("host"), "gcc")).name == "gcc"
 
 
+def test_a_bare_compiler_that_is_told_its_target_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wasm32 = load_target("wasm32")
+    monkeypatch.setenv("PATH", programs(tmp_path, "clang"))
+    found = find_linker(wasm32)
+    assert found.command == (str(tmp_path / "clang"), "--target=wasm32-wasi")
+    assert found.static_command == found.command  # the platform has no other executables
+    spec = ToolchainSpec(linkers=("clang",), flags=("-O3", "--target=x"), link_flags=("-lx",))
+    found = find_linker(dataclasses.replace(wasm32, toolchain=spec))
+    assert found.command[1:] == ("-O3", "--target=x")
+    assert found.link_flags == ("-lx",)
+    (tmp_path / "clang").unlink()
+    with pytest.raises(MissingDependencyError, match="link for target 'wasm32'") as caught:
+        find_linker(wasm32)
+    assert "clang lld wasi-libc libclang-rt-dev-wasm32" in str(caught.value.hint)
+
+
+def test_compilers_may_be_found_through_the_environment(
+    board: TargetSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs(tmp_path, "board-cc")
+    target = linking_with(board, "$BOARD_SDK/board-cc")
+    monkeypatch.delenv("BOARD_SDK", raising=False)
+    with pytest.raises(MissingDependencyError, match=r"BOARD_SDK/board-cc \(BOARD_SDK is not set"):
+        find_linker(target)
+    monkeypatch.setenv("BOARD_SDK", str(tmp_path))
+    found = find_linker(target)
+    assert found.command == (str(tmp_path / "board-cc"),)
+    assert found.name == "board-cc"
+
+
 def test_missing_cross_compiler_names_the_line_that_installs_one(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

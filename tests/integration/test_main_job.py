@@ -45,7 +45,7 @@ def test_every_architecture_is_searched_compiled_and_verified(
     space.validate(ofa.Architecture.from_json(json.dumps(manifest["architecture"])))
     verification = manifest["verification"]
     assert verification["max_abs_error"] <= 1e-4 * verification["max_abs_logit"]
-    assert verification["runner"] == "emulator qemu-aarch64"
+    assert verification["runner"] == "emulator qemu-aarch64 -cpu cortex-a53"
     for figure in manifest["figures"].values():
         assert figure["kind"] in ("predicted", "estimated")
 

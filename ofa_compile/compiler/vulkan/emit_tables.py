@@ -16,19 +16,11 @@ _FLOAT_BYTES = 4
 
 _HEAD = """\
 /* Generated. One network as tables for the Vulkan launcher. */
+#include "ofa_embed.h"
 #include "ofa_network.h"
 #include "vulkan_network.h"
 
-#define INCLUDE(symbol, file)              \\
-    __asm__(                               \\
-        ".section .rodata,\\"a\\",%progbits\\n" \\
-        ".balign 16\\n"                     \\
-        ".hidden " #symbol "\\n"            \\
-        ".globl " #symbol "\\n" #symbol ":\\n" \\
-        ".incbin \\"" file "\\"\\n"           \\
-        ".previous\\n")
-
-INCLUDE(ofa_weights, "weights.bin");
+OFA_EMBED(ofa_weights, "weights.bin", "16");
 extern const unsigned char ofa_weights[] __attribute__((visibility("hidden")));
 """
 
@@ -90,7 +82,7 @@ def emit_tables(
     text, kernels = _HEAD, []
     for key, path in shaders.items():
         symbol = f"ofa_shader_{numbers[key]}"
-        text += f'INCLUDE({symbol}, "{object_name(path)}");\n'
+        text += f'OFA_EMBED({symbol}, "{object_name(path)}", "16");\n'
         text += f"extern const vulkan_kernel_head {symbol}[] "
         text += '__attribute__((visibility("hidden")));\n'
         kernels.append(f"    {{{symbol}, {path.stat().st_size - 16}}},")
