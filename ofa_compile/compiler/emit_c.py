@@ -24,9 +24,10 @@ _HEAD = """\
 
 OFA_EMBED(ofa_weights, "weights.bin", "{alignment}");
 extern const unsigned char ofa_weights[] __attribute__((visibility("hidden")));
+static const unsigned char *weights = ofa_weights;
 
 #define ARENA(offset) ((float *)(void *)(arena + (offset)))
-#define WEIGHTS(offset) ((const float *)(const void *)(ofa_weights + (offset)))
+#define WEIGHTS(offset) ((const float *)(const void *)(weights + (offset)))
 
 """
 
@@ -43,6 +44,8 @@ const ofa_network OFA_NETWORK = {{
     .output_offset = {output_offset}u,
     .num_steps = {num_steps},
     .steps = STEPS,
+    .weights = &weights,
+    .weights_bytes = {weights_bytes}u,
 }};
 """
 
@@ -104,6 +107,7 @@ def emit_network(plan: Plan, symbols: Mapping[int, str], version: str) -> Networ
         arena_bytes=arena_bytes,
         output_offset=offsets[plan.output.index],
         num_steps=len(plan.steps),
+        weights_bytes=len(weights),
     )
     return NetworkSource(text, weights, arena_bytes)
 

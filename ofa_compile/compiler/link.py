@@ -45,7 +45,7 @@ class Runtime:
 
 
 CPU_RUNTIME = Runtime(
-    sources=("ofa_pool.c", "ofa_run.c", "ofa_session.c"),
+    sources=("ofa_pool.c", "ofa_run.c", "ofa_session.c", "ofa_weights.c"),
     has_static_executable=True,
     embeds_objects=False,
     libraries=("-lm",),

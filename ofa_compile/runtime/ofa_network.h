@@ -23,6 +23,8 @@ typedef struct ofa_network {
     size_t output_offset;    /* where in the arena the last step leaves the logits */
     int32_t num_steps;
     const ofa_step *steps;
+    const unsigned char **weights; /* where the steps read them from */
+    size_t weights_bytes;
 } ofa_network;
 
 typedef struct ofa_pool ofa_pool;
@@ -43,6 +45,11 @@ void ofa_pool_rest(ofa_pool *pool);
  * `step_milliseconds` is not NULL it receives the time of each step. */
 void ofa_network_run(const ofa_network *network, const float *input, float *output,
                      unsigned char *arena, ofa_pool *pool, double *step_milliseconds);
+
+/* Copy the weights to huge pages and let the steps read them there, where that pays and can be;
+ * and undo it. No run may be going on. */
+void ofa_weights_move(const ofa_network *network);
+void ofa_weights_restore(const ofa_network *network);
 
 /* A clock that only runs forwards. */
 double ofa_now_ms(void);

@@ -53,6 +53,7 @@ static int prepare(void) {
         void *memory = NULL;
         if (posix_memalign(&memory, ALIGNMENT, bytes) != 0) return OFA_OUT_OF_MEMORY;
         session.memory = memory;
+        ofa_weights_move(&OFA_NETWORK);
     }
     if (session.pool != NULL && session.pool_owner != ofa_process()) session.pool = NULL;
     if (session.pool == NULL) {
@@ -152,6 +153,7 @@ __attribute__((destructor)) static void close_session(void) {
     if (!ofa_lock_try(&session.lock)) return;
     drop_pool();
     free(session.memory);
+    ofa_weights_restore(&OFA_NETWORK);
     session.memory = NULL;
     ofa_lock_release(&session.lock);
 }

@@ -16,8 +16,16 @@ from ofa_compile.bundle.preprocess import Preprocessing
 
 RUNTIME = Path(ofa_compile.runtime.__file__).parent
 STUB = Path(__file__).parent / "stub_network.c"
-EXECUTABLE_SOURCES = ("main.c", "options.c", "report.c", "image.c", "ofa_session.c", "subnet_abi.c")
-LIBRARY_SOURCES = ("subnet_abi.c", "ofa_session.c")
+SESSION_SOURCES = ("ofa_session.c", "ofa_weights.c")
+EXECUTABLE_SOURCES = (
+    "main.c",
+    "options.c",
+    "report.c",
+    "image.c",
+    "subnet_abi.c",
+    *SESSION_SOURCES,
+)
+LIBRARY_SOURCES = ("subnet_abi.c", *SESSION_SOURCES)
 FLAGS = ("-std=c11", "-O0", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-fvisibility=hidden")
 
 COMPILERS = {"native": "gcc", "arm64": "aarch64-linux-gnu-gcc"}
