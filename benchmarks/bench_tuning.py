@@ -25,7 +25,7 @@ from common import finish, parser, say, table
 from ofa_compile.cache import Cache
 from ofa_compile.hardware.target_spec import TargetSpec, load_target
 from ofa_compile.measurement.latency import Reference, TimingConfig, measure_latency
-from ofa_compile.measurement.native_builder import native_builder
+from ofa_compile.measurement.native_builder import NativeBuilder
 from ofa_compile.options import TuneOptions, default_workspace
 from ofa_compile.space import Architecture, SearchSpace, search_space
 from ofa_compile.supernet import load_supernet
@@ -80,7 +80,7 @@ def compare_alone(
         )
         runners = []
         for place in (workspace, folder / "alone"):
-            build = native_builder(
+            build = NativeBuilder(
                 target, supernet, tuned=tuned_configs(target, place), **build_options
             )
             output = folder / f"build_{len(runners)}"

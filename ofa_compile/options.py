@@ -238,6 +238,16 @@ class MeasureOptions(_Options):
         JSON files of the subnets to measure instead of sampled ones.
     resolution
         Measure only this resolution; None samples the space's.
+    repeats
+        How many of the first subnets to measure once more at the end.
+    design
+        Subnets that teach a predictor most, or uniformly drawn ones to test it on.
+    cache_state
+        Whether runs find weights and activations in the caches, or flushed out of them.
+    build_only
+        Build what is to be measured and stop: a second run then does nothing but measure.
+    budget_minutes
+        Start no further subnet after this time.
     """
 
     target: str = "host"
@@ -245,7 +255,12 @@ class MeasureOptions(_Options):
     count: int = 100
     architectures: tuple[Path, ...] = ()
     resolution: int | None = None
+    repeats: int = 0
+    design: Literal["informative", "uniform"] = "informative"
     threads: int = 1
+    cache_state: Literal["warm", "cold"] = "warm"
+    build_only: bool = False
+    budget_minutes: float | None = None
     workspace: Path | None = None
     seed: int = 0
 
@@ -262,8 +277,14 @@ class FitLatencyOptions(_Options):
         Predictor to write; None writes into the workspace.
     threads
         Use the records that were timed with this many threads.
+    cache_state
+        Use the records with warm, or with flushed caches.
     statistic
         Fit the "median" of each subnet's runs, or their 95th percentile, "p95".
+    prior
+        Fitted predictor of a similar target to start from.
+    held_out
+        How many of the last records to test on instead of fitting on them.
     """
 
     target: str = "host"
@@ -272,6 +293,9 @@ class FitLatencyOptions(_Options):
     output: Path | None = None
     workspace: Path | None = None
     threads: int = 1
+    cache_state: Literal["warm", "cold"] = "warm"
+    prior: Path | None = None
+    held_out: int = 0
     statistic: Literal["median", "p95"] = "median"
     seed: int = 0
 

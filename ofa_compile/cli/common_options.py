@@ -47,6 +47,10 @@ Workspace = Annotated[
     ),
 ]
 Threads = Annotated[int, typer.Option("--threads", min=1, max=1024, help="Threads of the binary.")]
+CacheState = Annotated[
+    Literal["warm", "cold"],
+    typer.Option("--cache-state", help="Caches as the last run left them, or flushed before each."),
+]
 Count = Annotated[int, typer.Option("--count", min=1, help="Number of subnets.")]
 MaxLatencyMs = Annotated[
     float | None, typer.Option("--max-latency-ms", min=0, help="Limit on the latency.")

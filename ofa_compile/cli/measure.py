@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
+import typer
+
 from ofa_compile.cli import common_options as opt
 from ofa_compile.cli.render import Output
 from ofa_compile.options import DEFAULT_SUPERNET, MeasureOptions
@@ -14,7 +18,23 @@ def measure_command(
     space: opt.Space = DEFAULT_SUPERNET,
     count: opt.Count = 100,
     resolution: opt.Resolution = None,
+    repeats: Annotated[
+        int,
+        typer.Option("--repeats", min=0, help="Measure so many again: how well does it repeat?"),
+    ] = 0,
+    design: Annotated[
+        Literal["informative", "uniform"],
+        typer.Option("--design", help="Subnets to fit a predictor on, or to test one on."),
+    ] = "informative",
     threads: opt.Threads = 1,
+    cache_state: opt.CacheState = "warm",
+    build_only: Annotated[
+        bool,
+        typer.Option("--build-only", help="Build and stop; a second run does nothing but measure."),
+    ] = False,
+    budget_minutes: Annotated[
+        float | None, typer.Option("--budget-minutes", min=0, help="Stop after this time.")
+    ] = None,
     workspace: opt.Workspace = None,
     seed: opt.Seed = 0,
     dry_run: opt.DryRun = False,
@@ -31,7 +51,12 @@ def measure_command(
         space=space,
         count=count,
         resolution=resolution,
+        repeats=repeats,
+        design=design,
         threads=threads,
+        cache_state=cache_state,
+        build_only=build_only,
+        budget_minutes=budget_minutes,
         workspace=workspace,
         seed=seed,
     )

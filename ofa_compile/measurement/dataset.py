@@ -16,7 +16,7 @@ from ofa_compile.space.architecture import Architecture
 SCHEMA_VERSION = 1
 
 LatencyKind = Literal["measurement", "estimate"]
-Role = Literal["sample", "reference"]
+Role = Literal["sample", "reference", "repeat"]
 CacheState = Literal["warm", "cold"]
 
 
@@ -33,7 +33,8 @@ class LatencyRecord:
     kind
         `measurement` was read on the device, `estimate` comes from a model of it.
     role
-        `reference` for the anchor of a session, `sample` for everything else.
+        `reference` for the anchor of a session, `repeat` for a sample measured once more, `sample`
+        for everything else.
     threads, batch, precision, cache_state
         How the subnet ran.
     status, error
@@ -177,13 +178,16 @@ class LatencyDataset:
         kind: LatencyKind | None = None,
         target_fingerprint: str | None = None,
         code: str | None = None,
+        cache_state: CacheState | None = None,
+        role: Role = "sample",
     ) -> list[LatencyRecord]:
-        """Return the successful samples, optionally of one kind, target or code version only."""
+        """Return the successful samples, optionally under some conditions only."""
         return [
             record
             for record in self
             if record.status == "ok"
-            and record.role == "sample"
+            and record.role == role
+            and cache_state in (None, record.cache_state)
             and kind in (None, record.kind)
             and target_fingerprint in (None, record.target_fingerprint)
             and code in (None, record.versions.get("code", ""))

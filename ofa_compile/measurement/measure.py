@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import math
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +16,10 @@ from typing import Any
 
 from ofa_compile.errors import MeasurementError, OfaCompileError
 from ofa_compile.hardware.target_spec import TargetSpec
-from ofa_compile.measurement.dataset import CacheState, LatencyDataset, LatencyRecord
+from ofa_compile.measurement.dataset import CacheState, LatencyDataset, LatencyRecord, Role
 from ofa_compile.measurement.latency import Reference, Runner, TimingConfig, measure_latency
 from ofa_compile.measurement.machine import machine_facts
 from ofa_compile.measurement.sample_log import SampleLog
-from ofa_compile.measurement.sampling import choose_architectures
 from ofa_compile.progress import ProgressCallback, no_progress
 from ofa_compile.space.architecture import Architecture
 from ofa_compile.space.search_space import SearchSpace
@@ -85,12 +86,12 @@ class MeasureConfig:
 def measure_subnets(
     space: SearchSpace,
     target: TargetSpec,
-    wanted: int | Sequence[Architecture],
+    wanted: Sequence[Architecture],
     *,
     build: Builder,
     dataset: LatencyDataset,
-    resolution: int | None = None,
-    seed: int = 0,
+    num_repeats: int = 0,
+    max_seconds: float | None = None,
     config: MeasureConfig | None = None,
     progress: ProgressCallback = no_progress,
 ) -> MeasureReport:
@@ -101,16 +102,17 @@ def measure_subnets(
     space, target
         What to measure, and on what.
     wanted
-        How many different subnets of the seed's list the data set shall hold, or which ones.
+        Which subnets the data set shall hold.
     build
         Makes a runner of an architecture; gets an empty folder that lives as long as the runner.
         A runner with a `close` method is closed.
     dataset
         Where records go, one by one.
-    resolution
-        Only this resolution.
-    seed
-        Chooses the subnets.
+    num_repeats
+        How many of the first of them to measure once more at the end, built and loaded anew: how
+        well measurements repeat bounds how well anything can predict them.
+    max_seconds
+        Start no further subnet after this time; another run continues.
     config
         How they are run.
     progress
@@ -120,25 +122,26 @@ def measure_subnets(
     ------
     MeasurementError
         If the reference network fails, or half of the subnets.
-    ArchitectureError
-        If the space does not have the resolution.
     ArtifactError
         If the data set cannot be read or written.
     """
     log = SampleLog(space, target, dataset, config or MeasureConfig())
     session = _Session(log, build)
-    if isinstance(wanted, int):
-        wanted = choose_architectures(space, wanted, seed=seed, resolution=resolution)
-    todo = [architecture for architecture in wanted if not log.is_done(architecture)]
+    deadline = math.inf if max_seconds is None else time.monotonic() + max_seconds
+    todo: list[tuple[Architecture, Role]] = [(a, "sample") for a in wanted if not log.is_done(a)]
+    todo += [(a, "repeat") for a in wanted[:num_repeats] if not log.is_repeated(a)]
+    num_wanted = len(wanted) + len(wanted[:num_repeats])
     done: list[LatencyRecord] = []
-    progress("measure", len(wanted) - len(todo), len(wanted))
+    progress("measure", num_wanted - len(todo), num_wanted)
     if todo:
         with session.ready():
-            for number, architecture in enumerate(todo, start=1):
-                done.append(session.measure(architecture))
+            for number, (architecture, role) in enumerate(todo, start=1):
+                if time.monotonic() > deadline:
+                    break
+                done.append(session.measure(architecture, role))
                 check_failures(done)
-                progress("measure", len(wanted) - len(todo) + number, len(wanted))
-    return report_of(log, done, len(wanted) - len(todo))
+                progress("measure", num_wanted - len(todo) + number, num_wanted)
+    return report_of(log, done, num_wanted - len(todo))
 
 
 class _Session:
@@ -161,7 +164,7 @@ class _Session:
                 yield
         self._reference = None
 
-    def measure(self, architecture: Architecture) -> LatencyRecord:
+    def measure(self, architecture: Architecture, role: Role = "sample") -> LatencyRecord:
         """Build, time and record one subnet; a failure is recorded too."""
         reference = self._reference
         assert reference is not None  # inside `ready`
@@ -171,7 +174,7 @@ class _Session:
         except OfaCompileError as error:
             logger.warning("subnet %s failed: %s", architecture.short_hash, error)
             figures = failure(error)
-        return self.log.append(architecture, machine=machine_facts(), **figures)
+        return self.log.append(architecture, role=role, machine=machine_facts(), **figures)
 
     @contextlib.contextmanager
     def _built(self, architecture: Architecture) -> Iterator[Runner]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +13,11 @@ from numpy.typing import NDArray
 
 from ofa_compile.bundle.native import NativeLibrary
 from ofa_compile.compiler.build import compile_onnx
-from ofa_compile.errors import DeviceUnavailableError
+from ofa_compile.errors import DeviceUnavailableError, UserInputError
 from ofa_compile.hardware.target_spec import TargetSpec
 from ofa_compile.measurement.dataset import CacheState
-from ofa_compile.measurement.measure import Builder
 from ofa_compile.space.architecture import Architecture
+from ofa_compile.space.registry import search_space
 
 if TYPE_CHECKING:
     from ofa_compile.cache import Cache
@@ -66,49 +69,117 @@ class NativeRunner:
         return self._library.time(self._input, repeats=repeats, warmup=0, threads=self._threads)
 
 
-def native_builder(
-    target: TargetSpec,
-    supernet: Supernet,
-    *,
-    threads: int = 1,
-    cache_state: CacheState = "warm",
-    cache: Cache | None = None,
-    tuned: dict[str, dict[str, Any]] | None = None,
-) -> Builder:
-    """Return a builder for `measure_subnets`: extract, export, compile, load.
+class NativeBuilder:
+    """Builds subnets for `measure_subnets`: extract, export, compile, load.
 
     Parameters
     ----------
     target
         A target that this machine can run.
     supernet
-        Where subnets come from; for times, fresh weights do as well as trained ones.
+        Where subnets come from; for times, fresh weights do as well as trained ones, and those of
+        an architecture's own space are made when it is None.
     threads, cache_state
         How the subnets run.
     cache
         Object cache; the default one if None.
     tuned
         Workload key -> kernel configuration.
+    ahead
+        Folder of libraries that were built before (`build_ahead`): they only have to be loaded, so
+        that nothing but measuring happens while the machine is kept quiet.
 
     Raises
     ------
     DeviceUnavailableError
         If this machine cannot run the target's code.
     """
-    if not target.is_native:
-        msg = f"this machine cannot run code for {target.name}, so it cannot time it"
-        hint = "an estimate stands in: `search` uses it by itself; or name a board (runner 'rpc')"
-        raise DeviceUnavailableError(msg, hint=hint)
-    from ofa_compile.export.onnx_export import export_onnx
 
-    def build(architecture: Architecture, folder: Path) -> NativeRunner:
+    def __init__(
+        self,
+        target: TargetSpec,
+        supernet: Supernet | None = None,
+        *,
+        threads: int = 1,
+        cache_state: CacheState = "warm",
+        cache: Cache | None = None,
+        tuned: dict[str, dict[str, Any]] | None = None,
+        ahead: Path | None = None,
+    ) -> None:
+        if not target.is_native:
+            msg = f"this machine cannot run code for {target.name}, so it cannot time it"
+            hint = "`search` estimates instead; or name a board (runner.kind = 'rpc')"
+            raise DeviceUnavailableError(msg, hint=hint)
+        self._target, self._supernet, self._cache, self._tuned = target, supernet, cache, tuned
+        self._run_options: dict[str, Any] = {"threads": threads, "cache_state": cache_state}
+        self._ahead = ahead
+
+    def __call__(self, architecture: Architecture, folder: Path) -> NativeRunner:
+        """Return a runner of a subnet; `folder` is empty and lives as long."""
+        library = self._path_ahead(architecture)
+        if library is None or not library.is_file():
+            library = self._build(architecture, folder)
+        return NativeRunner(NativeLibrary(library, _PREFIX), **self._run_options)
+
+    def build_ahead(self, architecture: Architecture, folder: Path) -> bool:
+        """Put a subnet's library into the folder for it; False if it is there already.
+
+        Parameters
+        ----------
+        architecture
+            The subnet.
+        folder
+            Empty folder to build in.
+
+        Raises
+        ------
+        UserInputError
+            If the library cannot be written.
+        """
+        path = self._path_ahead(architecture)
+        assert path is not None  # made with `ahead`
+        if path.is_file():
+            return False
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            staging = path.with_suffix(f".{os.getpid()}")
+            shutil.move(self._build(architecture, folder), staging)
+            staging.replace(path)
+        except OSError as error:
+            msg = f"cannot write {path}: {error.strerror}"
+            raise UserInputError(msg, hint="check free space and permissions") from error
+        return True
+
+    def forget(self, architectures: Iterable[Architecture]) -> None:
+        """Delete what was built ahead for these; in a large space that is gigabytes."""
+        for architecture in architectures:
+            path = self._path_ahead(architecture)
+            if path is not None:
+                path.unlink(missing_ok=True)
+
+    def _path_ahead(self, architecture: Architecture) -> Path | None:
+        return self._ahead / f"{architecture.hash}.so" if self._ahead else None
+
+    def _build(self, architecture: Architecture, folder: Path) -> Path:
+        from ofa_compile.export.onnx_export import export_onnx
+
         path = folder / "subnet.onnx"
-        subnet = supernet.extract(architecture)
+        subnet = self._supernet_of(architecture).extract(architecture)
         export_onnx(subnet, path, resolution=architecture.resolution, check=False)
         compiled = compile_onnx(
-            path, target, folder, symbol_prefix=_PREFIX, cache=cache, tuned=tuned
+            path,
+            self._target,
+            folder,
+            symbol_prefix=_PREFIX,
+            cache=self._cache,
+            tuned=self._tuned,
         )
-        library = NativeLibrary(compiled.library, _PREFIX)
-        return NativeRunner(library, threads=threads, cache_state=cache_state)
+        return compiled.library
 
-    return build
+    def _supernet_of(self, architecture: Architecture) -> Supernet:
+        if self._supernet is None:
+            # PyTorch takes seconds to import: not where all was built ahead.
+            from ofa_compile.supernet import load_supernet
+
+            self._supernet = load_supernet(None, space=search_space(architecture.space))
+        return self._supernet

@@ -47,12 +47,18 @@ class SampleLog:
         samples = [record for record in records if record.role == "sample"]
         self._measured = {record.architecture.hash for record in samples if record.status == "ok"}
         self._attempts = Counter(record.architecture.hash for record in samples)
+        repeats = (record for record in records if record.role == "repeat")
+        self._repeated = {record.architecture.hash for record in repeats}
         self.anchor_ms = next((r.median_ms for r in records if self._is_anchor(r)), None)
 
     def is_done(self, architecture: Architecture) -> bool:
         """Tell whether a subnet is measured, or failed too often."""
         name = architecture.hash
         return name in self._measured or self._attempts[name] >= _MAX_ATTEMPTS
+
+    def is_repeated(self, architecture: Architecture) -> bool:
+        """Tell whether a subnet was measured a second time, whatever came of it."""
+        return architecture.hash in self._repeated
 
     @property
     def num_total(self) -> int:

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from ofa_compile.errors import ArchitectureError
 from ofa_compile.predictors.features import LatencyFeatures
+from ofa_compile.predictors.slot_tables import Indices
 from ofa_compile.space.architecture import Architecture
 from ofa_compile.space.search_space import SearchSpace
 
@@ -40,8 +41,30 @@ def choose_architectures(
     ArchitectureError
         If the space does not have the resolution.
     """
+    pool = _pool(space, max(_POOL_SIZE, 2 * count), seed, resolution)
+    batch = LatencyFeatures(space).batch(pool)
+    columns = np.concatenate(
+        [_standardised(batch.summary), _SLOT_WEIGHT * _standardised(batch.per_slot)], axis=1
+    )
+    chosen = informative_rows(columns, min(count, len(pool)))
+    return [space.from_indices(pool[row]) for row in chosen]
+
+
+def draw_architectures(
+    space: SearchSpace, count: int, *, seed: int = 0, resolution: int | None = None
+) -> list[Architecture]:
+    """Draw different architectures uniformly: what a predictor's error is stated on.
+
+    Parameters and errors are those of `choose_architectures`; a larger `count` continues the list.
+    """
+    pool = _pool(space, max(_POOL_SIZE, 2 * count), seed, resolution)
+    return [space.from_indices(row) for row in pool[:count]]
+
+
+def _pool(space: SearchSpace, size: int, seed: int, resolution: int | None) -> Indices:
+    """Draw different architectures, as choice indices of shape (at most size, genes)."""
     rng = np.random.default_rng(seed)
-    pool = space.sample_indices(rng, max(_POOL_SIZE, 2 * count))
+    pool = space.sample_indices(rng, size)
     if resolution is not None:
         if resolution not in space.resolutions:
             known = ", ".join(map(str, space.resolutions))
@@ -49,13 +72,7 @@ def choose_architectures(
             raise ArchitectureError(msg, hint="measure one of these")
         pool[:, 0] = space.resolutions.index(resolution)
     _, first = np.unique(pool, axis=0, return_index=True)
-    pool = pool[np.sort(first)]
-    batch = LatencyFeatures(space).batch(pool)
-    columns = np.concatenate(
-        [_standardised(batch.summary), _SLOT_WEIGHT * _standardised(batch.per_slot)], axis=1
-    )
-    chosen = informative_rows(columns, min(count, len(pool)))
-    return [space.from_indices(pool[row]) for row in chosen]
+    return pool[np.sort(first)]
 
 
 def informative_rows(columns: NDArray[np.float64], count: int) -> list[int]:

@@ -1,17 +1,19 @@
 """Analytic latency features: what the layers of an architecture have to do, block by block.
 
 Nothing here is fitted. The features of a block are sums over its layers, so those of a network are
-sums over its blocks, gathered from `SlotTables` for whole populations.
+sums over its blocks, gathered from `SlotTables` for whole populations. Beside them stand anchors:
+figures that are latencies already, such as the sum of the kernels' measured times.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ofa_compile.predictors.kernel_times import KernelTimes
 from ofa_compile.predictors.slot_tables import Indices, SlotTables
 from ofa_compile.space.layer_spec import FLOAT32_BYTES, LayerSpec
 from ofa_compile.space.search_space import SearchSpace
@@ -44,12 +46,21 @@ class FeatureBatch:
     shape
         Resolution in hundreds of pixels and number of blocks, of shape (n, 2).
     per_slot
-        Every slot's features, of shape (n, num_slots * NUM_FEATURES); empty if not asked for.
+        Every slot's features, of shape (n, columns); no columns if not asked for.
+    anchors
+        Latencies in milliseconds that other sources give, of shape (n, num_anchors).
     """
 
     totals: NDArray[np.float64]
     shape: NDArray[np.float64]
     per_slot: NDArray[np.float64]
+    anchors: NDArray[np.float64]
+
+    def rows(self, rows: NDArray[np.int64]) -> FeatureBatch:
+        """Return some of the architectures' features."""
+        return FeatureBatch(
+            self.totals[rows], self.shape[rows], self.per_slot[rows], self.anchors[rows]
+        )
 
     @property
     def summary(self) -> NDArray[np.float64]:
@@ -64,10 +75,20 @@ class LatencyFeatures:
     ----------
     space
         The search space.
+    kernel_times
+        Measured times of its kernels; their sum is then an anchor.
+    other
+        Turns choice indices into latencies that are a second anchor: another device's.
     """
 
-    def __init__(self, space: SearchSpace) -> None:
+    def __init__(
+        self,
+        space: SearchSpace,
+        kernel_times: KernelTimes | None = None,
+        other: Callable[[Indices], NDArray[np.float64]] | None = None,
+    ) -> None:
         self.space = space
+        self._kernel_times, self._other = kernel_times, other
         self.tables = SlotTables(space, slot_features, NUM_FEATURES)
         self.num_slots = len(self.tables.slots)
         self._resolutions = np.array(space.resolutions) / 100.0
@@ -81,10 +102,21 @@ class LatencyFeatures:
             ],
             axis=1,
         )
-        if not with_slots:
-            return FeatureBatch(self.tables.total(indices), shape, np.empty((len(indices), 0)))
-        per_slot = self.tables.per_slot(indices)
-        return FeatureBatch(per_slot.sum(axis=1), shape, per_slot.reshape(len(indices), -1))
+        slots, anchors = [np.empty((len(indices), 0))], [np.empty((len(indices), 0))]
+        if with_slots:
+            per_slot = self.tables.per_slot(indices)
+            totals = per_slot.sum(axis=1)
+            slots.append(per_slot.reshape(len(indices), -1))
+        else:
+            totals = self.tables.total(indices)
+        if self._kernel_times is not None:
+            kernels = self._kernel_times.per_slot(indices)
+            anchors.append(kernels.sum(axis=1, keepdims=True))
+            slots += [kernels] if with_slots else []
+        if self._other is not None:
+            anchors.append(self._other(indices)[:, None])
+        parts = (np.concatenate(columns, axis=1) for columns in (slots, anchors))
+        return FeatureBatch(totals, shape, *parts)
 
 
 def slot_features(layers: Sequence[LayerSpec]) -> NDArray[np.float64]:

@@ -3,6 +3,9 @@
 The base carries what is known about networks (time grows with work), so few samples suffice; the
 trees correct what is not linear in it. How much of their correction to apply is cross-validated:
 nothing of it where noise is all that is left. xgboost is needed for fitting only.
+
+Fewer samples still suffice with an anchor: the sum of the kernels' tuned times, or the predictor of
+a similar device.
 """
 
 from __future__ import annotations
@@ -12,51 +15,32 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ofa_compile.errors import (
-    ArchitectureError,
-    ArtifactError,
-    DataError,
-    MissingDependencyError,
-    NotFittedError,
-)
+from ofa_compile.errors import ArchitectureError, ArtifactError, DataError, NotFittedError
 from ofa_compile.predictors import metrics
-from ofa_compile.predictors.features import FEATURES, FeatureBatch, LatencyFeatures, chunks
+from ofa_compile.predictors.features import FEATURES, LatencyFeatures, chunks
+from ofa_compile.predictors.kernel_times import KernelTimes
 from ofa_compile.predictors.latency_base import LatencyBase
-from ofa_compile.predictors.latency_model import LatencyModel, tree_columns
-from ofa_compile.predictors.robust_ridge import Array, robust_scale
+from ofa_compile.predictors.latency_model import LatencyModel
+from ofa_compile.predictors.latency_residual import (
+    LatencyPredictorConfig,
+    cross_validate,
+    fit_residual,
+)
+from ofa_compile.predictors.robust_ridge import robust_scale
 from ofa_compile.predictors.slot_tables import Indices
-from ofa_compile.predictors.trees import TreeEnsemble
 from ofa_compile.space.architecture import Architecture
 from ofa_compile.space.registry import search_space
 from ofa_compile.space.search_space import SearchSpace
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MIN_SAMPLES = 10
-
-_NUM_FOLDS = 5
-_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
-# A residual this many robust deviations out is an interrupt, not something to learn.
-_CLIP_DEVIATIONS = 4.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class LatencyPredictorConfig:
-    """What the XGBoost residual is fitted with; the seed also draws the folds."""
-
-    num_rounds: int = 120
-    max_depth: int = 3
-    learning_rate: float = 0.05
-    min_child_weight: float = 5.0
-    subsample: float = 0.8
-    colsample_bytree: float = 0.5
-    use_residual: bool = True
-    seed: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +82,10 @@ class LatencyPredictor:
         The hardware target that the latencies belong to.
     statistic
         What of each subnet's runs the latencies are: their median, or their 95th percentile.
+    kernel_times
+        Measured times of the space's kernels on the target.
+    prior
+        Fitted predictor of a similar target, to start from where measurements are few.
     config
         Settings of the residual.
     """
@@ -110,6 +98,8 @@ class LatencyPredictor:
         target: str = "",
         target_fingerprint: str = "",
         statistic: Literal["median", "p95"] = "median",
+        kernel_times: KernelTimes | None = None,
+        prior: LatencyPredictor | None = None,
         config: LatencyPredictorConfig | None = None,
     ) -> None:
         self.space = search_space(space) if isinstance(space, str) else space
@@ -118,7 +108,9 @@ class LatencyPredictor:
         self.target_fingerprint = target_fingerprint
         self.statistic: Literal["median", "p95"] = statistic
         self.config = config or LatencyPredictorConfig()
-        self._features = LatencyFeatures(self.space)
+        self.kernel_times, self.prior = kernel_times, prior
+        other = None if prior is None else partial(prior.predict_indices, self.space)
+        self._features = LatencyFeatures(self.space, kernel_times, other)
         self._model: LatencyModel | None = None
 
     def fit(
@@ -150,28 +142,32 @@ class LatencyPredictor:
         if not np.isfinite(target).all() or (target <= 0).any():
             msg = "a latency is not a positive number"
             raise DataError(msg, hint="drop failed measurements before fitting")
+        if self.prior is not None:
+            self.prior.predict(architectures)  # or its error: a resolution it knows nothing of
         indices = self.space.indices(architectures)
         batch = self._features.batch(indices)
-        share, fold_base, fold_full = self._cross_validate(batch, target)
+        folds = cross_validate(batch, target, self.config)
         base, ridge = LatencyBase.fit_best(batch, target)
         booster = None
-        if share > 0:
-            booster = self._fit_residual(batch, base, _residual(ridge.loo_errors))
+        if folds.share > 0:
+            booster = fit_residual(batch, base, ridge.loo_errors, self.config)
         center = batch.summary.mean(axis=0)
         report = LatencyFitReport(
             num_samples=len(target),
             variant=base.variant,
             alpha=ridge.alpha,
-            residual_share=share,
-            cross_validated=metrics.summary(target, fold_full),
-            base_cross_validated=metrics.summary(target, fold_base),
+            residual_share=folds.share,
+            cross_validated=metrics.summary(target, folds.full_ms),
+            base_cross_validated=metrics.summary(target, folds.base_ms),
         )
-        resolutions = np.array(self.space.resolutions)[indices[:, 0]]
+        # A prior's data reach further than the few subnets that adapt it.
+        known = () if self.prior is None else self.prior.resolutions
+        resolutions = np.array([*known, *np.array(self.space.resolutions)[indices[:, 0]]])
         self._model = LatencyModel(
             base=base,
             booster=booster,
-            share=share,
-            scale=robust_scale(fold_full / target - 1.0),
+            share=folds.share,
+            scale=robust_scale(folds.full_ms / target - 1.0),
             center=center,
             whitening=np.linalg.pinv(np.cov((batch.summary - center).T), rcond=1e-9),
             resolutions=(int(resolutions.min()), int(resolutions.max())),
@@ -220,7 +216,7 @@ class LatencyPredictor:
         if space.name != self.space.name:
             msg = f"this latency predictor is for {self.space.name}, not {space.name}"
             raise ArchitectureError(msg, hint="fit one on measurements of that space")
-        with_slots = len(model.base.slots) > 0
+        with_slots = model.base.uses_slots
         parts = [
             model.predict(self._features.batch(part, with_slots=with_slots))
             for part in chunks(indices)
@@ -249,19 +245,7 @@ class LatencyPredictor:
 
     def save(self, path: Path | str) -> None:
         """Write the predictor as JSON; a reader sees the old file or the new one, never a part."""
-        model = self._fitted()
-        document = {
-            "schema_version": SCHEMA_VERSION,
-            "type": "latency_predictor",
-            "space": self.space.name,
-            "kind": self.kind,
-            "target": self.target,
-            "target_fingerprint": self.target_fingerprint,
-            "statistic": self.statistic,
-            "features": list(FEATURES),
-            "config": asdict(self.config),
-            "model": model.to_dict(),
-        }
+        document = self._document()
         destination = Path(path)
         staging = destination.with_name(f".{destination.name}.{os.getpid()}.tmp")
         try:
@@ -273,6 +257,24 @@ class LatencyPredictor:
                 staging.unlink(missing_ok=True)
             msg = f"cannot write the latency predictor to {destination}: {error}"
             raise ArtifactError(msg) from error
+
+    def _document(self) -> dict[str, Any]:
+        """Return everything as JSON values."""
+        model = self._fitted()
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "type": "latency_predictor",
+            "space": self.space.name,
+            "kind": self.kind,
+            "target": self.target,
+            "target_fingerprint": self.target_fingerprint,
+            "statistic": self.statistic,
+            "features": list(FEATURES),
+            "config": asdict(self.config),
+            "model": model.to_dict(),
+            "kernel_times": self.kernel_times.to_dict() if self.kernel_times else None,
+            "prior": self.prior._document() if self.prior else None,
+        }
 
     @classmethod
     def load(cls, path: Path | str) -> LatencyPredictor:
@@ -303,12 +305,16 @@ class LatencyPredictor:
         if tuple(document["features"]) != FEATURES:
             msg = "its features are not those of this version"
             raise ValueError(msg)
+        space = search_space(str(document["space"]))
+        times, prior = document["kernel_times"], document["prior"]
         predictor = cls(
-            str(document["space"]),
+            space,
             kind=document["kind"],
             target=str(document["target"]),
             target_fingerprint=str(document["target_fingerprint"]),
-            statistic=document.get("statistic", "median"),
+            statistic=document["statistic"],
+            kernel_times=KernelTimes.from_dict(space, times) if times else None,
+            prior=cls._from_document(prior) if prior else None,
             config=LatencyPredictorConfig(**document["config"]),
         )
         predictor._model = LatencyModel.from_dict(document["model"])
@@ -332,64 +338,3 @@ class LatencyPredictor:
                 f"which was fitted on {low} to {high}"
             )
             raise ArchitectureError(msg, hint="measure subnets at that resolution and fit again")
-
-    def _cross_validate(self, batch: FeatureBatch, target: Array) -> tuple[float, Array, Array]:
-        """Choose the residual's share; return it with the folds' predictions without and with."""
-        order = np.random.default_rng(self.config.seed).permutation(len(target))
-        base_ms, correction = np.empty(len(target)), np.zeros(len(target))
-        for fold in np.array_split(order, _NUM_FOLDS):
-            rest = np.setdiff1d(order, fold)
-            train, test = _subset(batch, rest), _subset(batch, fold)
-            base, ridge = LatencyBase.fit_best(train, target[rest])
-            base_ms[fold] = np.maximum(base.predict(test), 0.25 * target[rest].min())
-            if self.config.use_residual:
-                residual = _residual(ridge.loo_errors)
-                booster = self._fit_residual(train, base, residual)
-                trees = TreeEnsemble.from_xgboost_json(booster)
-                correction[fold] = trees.predict(tree_columns(test, base_ms[fold]))
-        clip = _CLIP_DEVIATIONS * robust_scale(base_ms / target - 1.0)
-        errors = [
-            float(
-                np.minimum(np.abs(base_ms * np.exp(share * correction) / target - 1), clip).mean()
-            )
-            for share in _SHARES
-        ]
-        share = _SHARES[int(np.argmin(errors))] if self.config.use_residual else 0.0
-        return share, base_ms, base_ms * np.exp(share * correction)
-
-    def _fit_residual(
-        self, batch: FeatureBatch, base: LatencyBase, residual: Array
-    ) -> dict[str, Any]:
-        """Fit trees to the base's leave-one-out residuals; return xgboost's own JSON."""
-        try:
-            import xgboost
-        except ImportError as error:
-            msg = "fitting a latency predictor needs xgboost"
-            raise MissingDependencyError(msg, hint="pip install xgboost-cpu") from error
-        config = self.config
-        parameters = {
-            "max_depth": config.max_depth,
-            "eta": config.learning_rate,
-            "min_child_weight": config.min_child_weight,
-            "subsample": config.subsample,
-            "colsample_bytree": config.colsample_bytree,
-            "seed": config.seed,
-            "nthread": 1,
-        }
-        columns = tree_columns(batch, base.predict(batch))
-        data = xgboost.DMatrix(columns, residual)
-        booster = xgboost.train(parameters, data, num_boost_round=config.num_rounds)
-        document: dict[str, Any] = json.loads(bytes(booster.save_raw("json")))
-        return document
-
-
-def _residual(loo_errors: Array) -> Array:
-    """Return the logarithm of target over leave-one-out prediction, outliers clipped."""
-    residual = -np.log(np.maximum(1.0 + loo_errors, 0.05))
-    clip = _CLIP_DEVIATIONS * robust_scale(residual)
-    return np.clip(residual, -clip, clip)
-
-
-def _subset(batch: FeatureBatch, rows: NDArray[np.int64]) -> FeatureBatch:
-    """Return some rows of a batch."""
-    return FeatureBatch(batch.totals[rows], batch.shape[rows], batch.per_slot[rows])

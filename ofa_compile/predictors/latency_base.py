@@ -1,12 +1,14 @@
 """The linear part of the latency predictor: which columns it sees, and its fit.
 
-Three variants of growing freedom are tried; the leave-one-out error decides. With few samples the
-network's totals are all that can be learnt; with more, blocks may differ in their efficiency, and
-products of totals follow a device that is bound by launches at first and by arithmetic later.
+Variants of growing freedom are tried; the leave-one-out error decides. With few samples an anchor
+(a latency from elsewhere) or the network's totals are all that can be learnt; with more, blocks may
+differ in their efficiency, and products of totals follow a device that is bound by launches at
+first and by arithmetic later.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +18,13 @@ from ofa_compile.predictors.features import FeatureBatch
 from ofa_compile.predictors.robust_ridge import Array, RidgeFit, fit_robust_ridge
 
 VARIANTS = ("totals", "totals+slots", "totals+products+slots")
+_WITH_ANCHORS = ("anchors", *(f"anchors+{variant}" for variant in VARIANTS))
 
 # Factors on standardised columns: the ridge holds these back 25 and 400 times as much as totals.
 # Chosen on six GPU data sets (benchmarks/bench_latency_predictor.py), 100 training subnets.
-_PRODUCT_WEIGHT = 0.2
-_SLOT_WEIGHT = 0.05
+_WEIGHTS = {"anchors": 1.0, "totals": 1.0, "products": 0.2, "slots": 0.05}
+# Beside an anchor, totals only correct.
+_TOTALS_BESIDE_ANCHORS = 0.2
 
 
 @dataclass(frozen=True)
@@ -43,57 +47,55 @@ class Standardizer:
 
 
 class LatencyBase:
-    """A robust ridge on analytic features.
+    """A robust ridge on groups of features.
 
     Parameters
     ----------
-    variant
-        One of `VARIANTS`.
-    coefficients, intercept
-        On raw (not standardised) totals, products and slots.
+    intercept
+        In milliseconds.
+    coefficients
+        Group of columns -> coefficients on its raw (not standardised) columns.
     """
 
-    def __init__(
-        self,
-        variant: str,
-        intercept: float,
-        totals: Array,
-        products: Array,
-        slots: Array,
-    ) -> None:
-        self.variant = variant
+    def __init__(self, intercept: float, coefficients: Mapping[str, Array]) -> None:
         self.intercept = intercept
-        self.totals = totals
-        self.products = products
-        self.slots = slots
+        self.coefficients = dict(coefficients)
+
+    @property
+    def variant(self) -> str:
+        """Which groups it sees."""
+        return "+".join(self.coefficients)
+
+    @property
+    def uses_slots(self) -> bool:
+        """Whether it needs the features of every slot."""
+        return "slots" in self.coefficients
 
     @classmethod
     def fit(cls, batch: FeatureBatch, target: Array, variant: str) -> tuple[LatencyBase, RidgeFit]:
         """Fit one variant; the coefficients are kept for raw features."""
-        groups = [(batch.totals, 1.0)]
-        if "products" in variant:
-            groups.append((_products(batch.summary), _PRODUCT_WEIGHT))
-        if "slots" in variant:
-            groups.append((batch.per_slot, _SLOT_WEIGHT))
-        scalers = [Standardizer.fit(columns, weight) for columns, weight in groups]
-        parts = [
-            scaler.apply(columns) for scaler, (columns, _) in zip(scalers, groups, strict=True)
-        ]
+        groups = variant.split("+")
+        weights = dict(_WEIGHTS)
+        if "anchors" in groups:
+            weights["totals"] = _TOTALS_BESIDE_ANCHORS
+        columns = [_columns(batch, group) for group in groups]
+        pairs = list(zip(groups, columns, strict=True))
+        scalers = [Standardizer.fit(values, weights[group]) for group, values in pairs]
+        parts = [scaler.apply(values) for scaler, values in zip(scalers, columns, strict=True)]
         fit = fit_robust_ridge(np.concatenate(parts, axis=1), target)
-        intercept, raw = fit.intercept, list[Array]()
+        intercept, raw = fit.intercept, dict[str, Array]()
         splits = np.cumsum([part.shape[1] for part in parts])[:-1]
-        for scaler, coefficients in zip(scalers, np.split(fit.coefficients, splits), strict=True):
-            raw.append(coefficients * scaler.factor)
-            intercept -= float(raw[-1] @ scaler.mean)
-        none = np.empty(0)
-        products = raw[1] if "products" in variant else none
-        slots = raw[-1] if "slots" in variant else none
-        return cls(variant, intercept, raw[0], products, slots), fit
+        fitted = np.split(fit.coefficients, splits)
+        for group, scaler, coefficients in zip(groups, scalers, fitted, strict=True):
+            raw[group] = coefficients * scaler.factor
+            intercept -= float(raw[group] @ scaler.mean)
+        return cls(intercept, raw), fit
 
     @classmethod
     def fit_best(cls, batch: FeatureBatch, target: Array) -> tuple[LatencyBase, RidgeFit]:
         """Fit every variant and keep the one with the least leave-one-out error."""
-        fits = [cls.fit(batch, target, variant) for variant in VARIANTS]
+        variants = _WITH_ANCHORS if batch.anchors.shape[1] else VARIANTS
+        fits = [cls.fit(batch, target, variant) for variant in variants]
         # One common clip, else the fit with the widest errors would be judged most leniently.
         clip = 3.0 * min(fit.scale for _, fit in fits)
         scores = [np.minimum(np.abs(fit.loo_errors), clip).mean() for _, fit in fits]
@@ -101,30 +103,38 @@ class LatencyBase:
 
     def predict(self, batch: FeatureBatch) -> Array:
         """Return the linear prediction, of shape (n,)."""
-        result = batch.totals @ self.totals + self.intercept
-        if len(self.products):
-            result += _products(batch.summary) @ self.products
-        if len(self.slots):
-            result += batch.per_slot @ self.slots
+        result = np.full(len(batch.totals), self.intercept)
+        for group, coefficients in self.coefficients.items():
+            result += _columns(batch, group) @ coefficients
         return result
 
     def to_dict(self) -> dict[str, Any]:
         """Return the model as JSON values."""
-        return {
-            "variant": self.variant,
-            "intercept": self.intercept,
-            "totals": self.totals.tolist(),
-            "products": self.products.tolist(),
-            "slots": self.slots.tolist(),
-        }
+        groups = {group: values.tolist() for group, values in self.coefficients.items()}
+        return {"intercept": self.intercept, "coefficients": groups}
 
     @classmethod
     def from_dict(cls, document: dict[str, Any]) -> LatencyBase:
-        """Read a model back."""
-        arrays = (
-            np.array(document[key], dtype=np.float64) for key in ("totals", "products", "slots")
-        )
-        return cls(str(document["variant"]), float(document["intercept"]), *arrays)
+        """Read a model back; a ValueError says that it is none."""
+        groups = document["coefficients"]
+        if not groups or not set(groups) <= set(_WEIGHTS):
+            msg = f"a base of {sorted(groups)}"
+            raise ValueError(msg)
+        arrays = {group: np.array(values, dtype=np.float64) for group, values in groups.items()}
+        return cls(float(document["intercept"]), arrays)
+
+
+def _columns(batch: FeatureBatch, group: str) -> Array:
+    """Return one group of columns, of shape (n, k)."""
+    match group:
+        case "anchors":
+            return batch.anchors
+        case "totals":
+            return batch.totals
+        case "products":
+            return _products(batch.summary)
+        case _:
+            return batch.per_slot
 
 
 def _products(columns: Array) -> Array:

@@ -104,5 +104,6 @@ class LatencyModel:
 
 
 def tree_columns(batch: FeatureBatch, base_ms: Array) -> NDArray[np.float32]:
-    """Return what the trees see: totals, shape, and the base's own prediction."""
-    return np.concatenate([batch.summary, base_ms[:, None]], axis=1).astype(np.float32)
+    """Return what the trees see: totals, shape, anchors, and the base's own prediction."""
+    columns = [batch.summary, batch.anchors, base_ms[:, None]]
+    return np.concatenate(columns, axis=1).astype(np.float32)

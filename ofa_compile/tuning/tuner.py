@@ -99,7 +99,12 @@ class Tuner:
                 self._building[self._builder.submit(job)] = job
             self._start_running()
             if not self._building and not self._running:
-                return
+                if _trials_left(budget, num_started, time.monotonic() - start) > 0:
+                    # What was measured since may have raised the bound that others stopped near.
+                    waiting.extend(self._first_jobs())
+                if not waiting:
+                    return
+                continue
             pending: list[Future[Any]] = [*self._building, *self._running]
             wait(pending, return_when=FIRST_COMPLETED)
             for building in [future for future in self._building if future.done()]:

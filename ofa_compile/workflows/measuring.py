@@ -1,29 +1,25 @@
-"""Latency data sets of a target, and the predictor fitted on them."""
+"""Measure subnets of a space on a target, into the latency data set of its workspace."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ofa_compile.cache import digest
-from ofa_compile.errors import DataError, DeviceUnavailableError
+from ofa_compile.errors import DeviceUnavailableError, UserInputError
 from ofa_compile.hardware.target_spec import TargetSpec, load_target
-from ofa_compile.options import FitLatencyOptions, MeasureOptions, default_workspace
+from ofa_compile.options import MeasureOptions, default_workspace
 from ofa_compile.progress import ProgressCallback, no_progress
 from ofa_compile.space import Architecture, SearchSpace, search_space
 from ofa_compile.tuning.choose import tuned_configs
-from ofa_compile.workflows.selection import latency_predictor_path
 
 if TYPE_CHECKING:
     from ofa_compile.measurement.board_builder import BoardRunner
-    from ofa_compile.measurement.dataset import LatencyRecord
-    from ofa_compile.measurement.fleet import FleetReport
-    from ofa_compile.measurement.measure import MeasureReport
+    from ofa_compile.measurement.native_builder import NativeBuilder
 
 
 def latency_dataset_path(workspace: Path) -> Path:
@@ -38,10 +34,13 @@ def code_version(tuned: Mapping[str, Mapping[str, Any]]) -> str:
     return digest(code_fingerprint(), json.dumps(tuned, sort_keys=True))[:12]
 
 
-def wanted_subnets(options: MeasureOptions, space: SearchSpace) -> int | list[Architecture]:
-    """Return the subnets named by files, checked, or how many to choose."""
+def wanted_subnets(options: MeasureOptions, space: SearchSpace) -> list[Architecture]:
+    """Return the subnets named by files, checked, or those of the design."""
+    from ofa_compile.measurement.sampling import choose_architectures, draw_architectures
+
     if not options.architectures:
-        return options.count
+        choose = draw_architectures if options.design == "uniform" else choose_architectures
+        return choose(space, options.count, seed=options.seed, resolution=options.resolution)
     named = [Architecture.from_file(path) for path in options.architectures]
     for architecture in named:
         space.validate(architecture)
@@ -57,6 +56,8 @@ def measure_target(
     ------
     DeviceUnavailableError
         If neither this machine nor a board can run the target's code.
+    UserInputError
+        If boards are asked for what only this machine can do.
     """
     target = load_target(options.target)
     space = search_space(options.space)
@@ -71,7 +72,7 @@ def measure_target(
     return {
         "dataset": str(latency_dataset_path(workspace)),
         "target": target.name,
-        **dataclasses.asdict(report),
+        **report,
     }
 
 
@@ -81,25 +82,52 @@ def _measure_here(
     space: SearchSpace,
     workspace: Path,
     progress: ProgressCallback,
-) -> MeasureReport:
+) -> dict[str, Any]:
     from ofa_compile.measurement.dataset import LatencyDataset
     from ofa_compile.measurement.measure import MeasureConfig, measure_subnets
-    from ofa_compile.measurement.native_builder import native_builder
-    from ofa_compile.supernet import load_supernet
+    from ofa_compile.measurement.native_builder import NativeBuilder
 
     tuned = tuned_configs(target, workspace)
-    supernet = load_supernet(None, space=space)
-    return measure_subnets(
+    code = code_version(tuned)
+    ahead = workspace / "built" / f"{target.fingerprint[:12]}-{code}"
+    how: dict[str, Any] = {"threads": options.threads, "cache_state": options.cache_state}
+    build = NativeBuilder(target, tuned=tuned, ahead=ahead, **how)
+    wanted = wanted_subnets(options, space)
+    if options.build_only:
+        return _build_ahead(build, wanted, space, progress)
+    report = measure_subnets(
         space,
         target,
-        wanted_subnets(options, space),
-        build=native_builder(target, supernet, threads=options.threads, tuned=tuned),
+        wanted,
+        build=build,
         dataset=LatencyDataset(latency_dataset_path(workspace)),
-        resolution=options.resolution,
-        seed=options.seed,
-        config=MeasureConfig(threads=options.threads, code=code_version(tuned)),
+        num_repeats=options.repeats,
+        max_seconds=None if options.budget_minutes is None else 60 * options.budget_minutes,
+        config=MeasureConfig(code=code, **how),
         progress=progress,
     )
+    num_done = report.num_skipped + report.num_measured + report.num_failed
+    if num_done == len(wanted) + len(wanted[: options.repeats]):
+        build.forget(wanted)
+    return dataclasses.asdict(report)
+
+
+def _build_ahead(
+    build: NativeBuilder,
+    wanted: Sequence[Architecture],
+    space: SearchSpace,
+    progress: ProgressCallback,
+) -> dict[str, Any]:
+    """Build subnets and the reference network, and measure nothing."""
+    from ofa_compile.measurement.sampling import reference_architecture
+
+    todo, num_built = [reference_architecture(space), *wanted], 0
+    for number, architecture in enumerate(todo):
+        progress("build", number, len(todo))
+        with tempfile.TemporaryDirectory(prefix="ofa-compile-build-") as folder:
+            num_built += build.build_ahead(architecture, Path(folder))
+    progress("build", len(todo), len(todo))
+    return {"num_built": num_built, "num_ready": len(todo)}
 
 
 def _measure_on_boards(
@@ -108,15 +136,20 @@ def _measure_on_boards(
     space: SearchSpace,
     workspace: Path,
     progress: ProgressCallback,
-) -> FleetReport:
+) -> dict[str, Any]:
     """Measure on all boards of the target that are free now."""
+    for name, default in (
+        ("build_only", False), ("budget_minutes", None), ("cache_state", "warm"), ("repeats", 0)
+    ):  # fmt: skip
+        if getattr(options, name) != default:
+            message = f"--{name.replace('_', '-')} is for targets that this machine runs itself"
+            raise UserInputError(message, hint=f"'{target.name}' is measured on boards: drop it")
     from ofa_compile.bundle.manifest import describe_target
     from ofa_compile.measurement.board_builder import BOARD_TIMING, BuiltSubnet, build_subnet
     from ofa_compile.measurement.dataset import LatencyDataset
     from ofa_compile.measurement.fleet import Workshop, measure_fleet
     from ofa_compile.measurement.measure import MeasureConfig
     from ofa_compile.measurement.sample_log import SampleLog
-    from ofa_compile.measurement.sampling import choose_architectures
     from ofa_compile.remote.program import acquire_target_board, count_free_boards
     from ofa_compile.remote.session import Board
     from ofa_compile.supernet import load_supernet
@@ -125,10 +158,6 @@ def _measure_on_boards(
     config = MeasureConfig(timing=BOARD_TIMING, threads=options.threads, code=code_version(tuned))
     description = describe_target(target)
     wanted = wanted_subnets(options, space)
-    if isinstance(wanted, int):
-        wanted = choose_architectures(
-            space, wanted, seed=options.seed, resolution=options.resolution
-        )
     num_boards = count_free_boards(description)
     supernet = load_supernet(None, space=space)
 
@@ -138,80 +167,11 @@ def _measure_on_boards(
     def deploy(built: BuiltSubnet, board: Board) -> BoardRunner:
         return built.deploy(board, options.threads)
 
-    return measure_fleet(
+    report = measure_fleet(
         SampleLog(space, target, LatencyDataset(latency_dataset_path(workspace)), config),
         wanted,
         Workshop(take_board=lambda: acquire_target_board(description), build=build, deploy=deploy),
         num_boards,
         progress=progress,
     )
-
-
-def fit_latency_predictor(
-    options: FitLatencyOptions, progress: ProgressCallback = no_progress
-) -> dict[str, Any]:
-    """Fit a latency predictor on a target's data set and save it.
-
-    Returns
-    -------
-    Where it went, and its cross-validated error beside the spread of repeated measurements.
-
-    Raises
-    ------
-    DataError
-        If the data set has too few usable records of the target and the space.
-    """
-    from ofa_compile.measurement.dataset import LatencyDataset, only_one_kind
-    from ofa_compile.predictors.latency import LatencyPredictor, LatencyPredictorConfig
-
-    target = load_target(options.target)
-    workspace = options.workspace or default_workspace(target.name)
-    path = options.dataset or latency_dataset_path(workspace)
-    if not path.is_file():
-        message = f"there is no latency data set at {path}"
-        raise DataError(message, hint=f"ofa-compile measure --target {target.name} --count 100")
-    matching = LatencyDataset(latency_dataset_path(workspace)).records(
-        target_fingerprint=target.fingerprint, code=code_version(tuned_configs(target, workspace))
-    )
-    records = [
-        record
-        for record in matching
-        if record.architecture.space == options.space
-        and _latency_ms(record, options) is not None
-        and record.threads == options.threads
-    ]
-    if not records:
-        message = f"{path} has no successful records of '{options.space}' on '{target.name}' with "
-        message += f"{options.threads} thread(s) and this version of the kernels and their tuning"
-        raise DataError(message, hint=f"ofa-compile measure --target {target.name} --count 100")
-    progress(f"fitting on {len(records)} subnets")
-    predictor = LatencyPredictor(
-        options.space,
-        kind=only_one_kind(records),
-        target=target.name,
-        target_fingerprint=target.fingerprint,
-        statistic=options.statistic,
-        config=LatencyPredictorConfig(seed=options.seed),
-    )
-    report = predictor.fit(
-        [record.architecture for record in records],
-        [_latency_ms(record, options) or 0.0 for record in records],
-    )
-    output = options.output or latency_predictor_path(workspace, options.space, options.statistic)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    predictor.save(output)
-    spreads = [record.spread for record in records if record.spread is not None]
-    return {
-        "predictor": str(output),
-        "target": target.name,
-        "kind": predictor.kind,
-        "statistic": predictor.statistic,
-        "num_samples": report.num_samples,
-        **{f"cross_validated_{name}": value for name, value in report.cross_validated.items()},
-        "median_repeat_spread": float(np.median(spreads)) if spreads else None,
-    }
-
-
-def _latency_ms(record: LatencyRecord, options: FitLatencyOptions) -> float | None:
-    """Return the statistic of a record that is to be fitted."""
-    return record.p95_ms if options.statistic == "p95" else record.median_ms
+    return dataclasses.asdict(report)

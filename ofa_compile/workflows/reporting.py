@@ -119,6 +119,7 @@ def _records(workspace: Path, target: TargetSpec, space: SearchSpace) -> list[La
         kind="measurement",
         target_fingerprint=target.fingerprint,
         code=code_version(tuned_configs(target, workspace)),
+        cache_state="warm",
     )
     usable = [r for r in found if r.architecture.space == space.name and r.threads == 1]
     return list({record.architecture.hash: record for record in usable}.values())

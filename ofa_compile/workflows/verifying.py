@@ -21,12 +21,8 @@ from ofa_compile.search.family import Family
 from ofa_compile.search.pareto import thin_front
 from ofa_compile.search.search import Candidate, SearchResult
 from ofa_compile.tuning.choose import tuned_configs
-from ofa_compile.workflows.measuring import (
-    code_version,
-    fit_latency_predictor,
-    latency_dataset_path,
-    measure_target,
-)
+from ofa_compile.workflows.latency_fitting import fit_latency_predictor
+from ofa_compile.workflows.measuring import code_version, latency_dataset_path, measure_target
 from ofa_compile.workflows.searching import (
     TargetLimit,
     parse_targets,
@@ -228,6 +224,7 @@ def _records(
         kind="measurement",
         target_fingerprint=limit.target.fingerprint,
         code=code_version(tuned_configs(limit.target, workspace)),
+        cache_state="warm",
     )
     return {
         record.architecture.hash: record

@@ -12,7 +12,7 @@ from ofa_compile.measurement.dataset import LatencyDataset
 from ofa_compile.measurement.latency import TimingConfig
 from ofa_compile.measurement.machine import machine_facts, tool_versions
 from ofa_compile.measurement.measure import MeasureConfig, measure_subnets
-from ofa_compile.measurement.sampling import reference_architecture
+from ofa_compile.measurement.sampling import choose_architectures, reference_architecture
 from ofa_compile.predictors.estimate import LatencyEstimator
 from ofa_compile.space.architecture import Architecture
 from ofa_compile.space.registry import search_space
@@ -61,9 +61,19 @@ def dataset(tmp_path: Path) -> LatencyDataset:
     return LatencyDataset(tmp_path / "latency.jsonl")
 
 
+def wanted(count: int) -> list[Architecture]:
+    return choose_architectures(SPACE, count)
+
+
 def run(device: Device, dataset: LatencyDataset, count: int = 5, **options: object) -> object:
     return measure_subnets(
-        SPACE, TARGET, count, build=device.build, dataset=dataset, config=CONFIG, **options
+        SPACE,
+        TARGET,
+        wanted(count),
+        build=device.build,
+        dataset=dataset,
+        config=CONFIG,
+        **options,
     )  # type: ignore[arg-type]
 
 
@@ -112,10 +122,25 @@ def test_interrupted_run_loses_only_the_subnet_in_flight(dataset: LatencyDataset
         return build(architecture, folder)
 
     with pytest.raises(KeyboardInterrupt):
-        measure_subnets(SPACE, TARGET, 8, build=interrupt, dataset=dataset, config=CONFIG)
+        measure_subnets(SPACE, TARGET, wanted(8), build=interrupt, dataset=dataset, config=CONFIG)
     assert len(dataset.records()) == 3
     assert device.num_open == 0
     assert run(Device(), dataset, 8).num_skipped == 3  # type: ignore[attr-defined]
+
+
+def test_a_run_out_of_time_is_continued_by_the_next(dataset: LatencyDataset) -> None:
+    assert run(Device(), dataset, max_seconds=-1.0).num_measured == 0  # type: ignore[attr-defined]
+    assert run(Device(), dataset, max_seconds=1e6).num_measured == 5  # type: ignore[attr-defined]
+
+
+def test_some_are_measured_once_more_at_the_end(dataset: LatencyDataset) -> None:
+    device = Device()
+    report = run(device, dataset, num_repeats=2)
+    assert (report.num_measured, report.num_total) == (7, 5)  # type: ignore[attr-defined]
+    assert device.built[1:] == [*wanted(5), *wanted(2)]
+    assert [r.architecture for r in dataset.records(role="repeat")] == wanted(2)
+    assert len(dataset.records()) == 5
+    assert run(device, dataset, num_repeats=3).num_measured == 1  # type: ignore[attr-defined]
 
 
 def test_failures_are_recorded_and_tried_once_more(dataset: LatencyDataset) -> None:
@@ -144,11 +169,13 @@ def test_other_conditions_do_not_count(dataset: LatencyDataset) -> None:
     run(Device(), dataset, 3)
     threaded = MeasureConfig(timing=CONFIG.timing, threads=2)
     report = measure_subnets(
-        SPACE, TARGET, 3, build=Device().build, dataset=dataset, config=threaded
+        SPACE, TARGET, wanted(3), build=Device().build, dataset=dataset, config=threaded
     )
     assert report.num_measured == report.num_total == 3
     newer = MeasureConfig(timing=CONFIG.timing, code="newer kernels")
-    report = measure_subnets(SPACE, TARGET, 3, build=Device().build, dataset=dataset, config=newer)
+    report = measure_subnets(
+        SPACE, TARGET, wanted(3), build=Device().build, dataset=dataset, config=newer
+    )
     assert report.num_measured == report.num_total == 3
     assert len(dataset.records(code="newer kernels")) == 3
     assert len(dataset.records(code="")) == 6

@@ -6,6 +6,7 @@ import pytest
 from ofa_compile.errors import ArchitectureError
 from ofa_compile.measurement.sampling import (
     choose_architectures,
+    draw_architectures,
     informative_rows,
     reference_architecture,
 )
@@ -20,6 +21,17 @@ def test_a_longer_list_continues_the_shorter() -> None:
     assert long[:10] == short
     assert len({a.hash for a in long}) == 40
     assert choose_architectures(SPACE, 10, seed=4) != short
+
+
+def test_uniform_ones_continue_too_and_are_no_design() -> None:
+    short, long = (draw_architectures(SPACE, n, seed=3, resolution=224) for n in (10, 40))
+    assert long[:10] == short
+    assert len({a.hash for a in long}) == 40
+    assert {a.resolution for a in long} == {224}
+    drawn = np.mean([cost.macs(a) for a in draw_architectures(SPACE, 300, resolution=224)])
+    rng = np.random.default_rng(1)
+    uniform = np.mean([cost.macs(SPACE.sample(rng, resolution=224)) for _ in range(300)])
+    assert drawn == pytest.approx(uniform, rel=0.03)
 
 
 def test_covers_more_than_uniform_sampling() -> None:

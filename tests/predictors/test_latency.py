@@ -10,9 +10,10 @@ import pytest
 
 from ofa_compile.errors import ArchitectureError, ArtifactError, DataError, NotFittedError
 from ofa_compile.predictors import metrics
+from ofa_compile.predictors.kernel_times import KernelTimes
 from ofa_compile.predictors.latency import LatencyPredictor, LatencyPredictorConfig
 from ofa_compile.predictors.latency_base import VARIANTS, LatencyBase
-from ofa_compile.predictors.slot_tables import SlotTables
+from ofa_compile.predictors.slot_tables import SlotTables, slot_layers, slots_of
 from ofa_compile.space.architecture import Architecture
 from ofa_compile.space.layer_spec import LayerSpec
 from ofa_compile.space.registry import search_space
@@ -86,6 +87,64 @@ def test_outliers_do_not_spoil_the_fit() -> None:
     predictor.fit(architectures, times)
     fresh, truth = sample(100, 6, noise=0.0)
     assert metrics.mape(truth, predictor.predict(fresh)) < 0.03
+
+
+def quirky_kernels(noise: float = 0.0) -> KernelTimes:
+    """Tell the kernels' times on a device that likes some places and not others, at 224 pixels."""
+    rng, measuring = np.random.default_rng(20), np.random.default_rng(21)
+    likes = 0.4 * rng.normal(size=len(slots_of(SPACE)))
+    ms = [[0.0] * len(slot.combinations) for slot in slots_of(SPACE)]
+    for slot, combination, layers in slot_layers(SPACE, 224):
+        quirk = np.exp(likes[slot] + 0.03 * rng.normal() + noise * measuring.normal())
+        ms[slot][combination] = float(device_row(layers)[0] * quirk)
+    return KernelTimes(SPACE, {224: ms})
+
+
+def at_224(count: int, seed: int) -> tuple[list[Architecture], np.ndarray]:
+    """Draw subnets, and time them on that device."""
+    indices = SPACE.sample_indices(np.random.default_rng(seed), count)
+    indices[:, 0] = SPACE.resolutions.index(224)
+    alone = quirky_kernels().per_slot(indices).sum(axis=1)
+    return [SPACE.from_indices(row) for row in indices], 1.1 * alone + 0.02
+
+
+def test_kernel_times_make_ten_samples_enough(tmp_path: Path) -> None:
+    fresh, truth = at_224(200, 31)
+    times_of, errors = quirky_kernels(noise=0.02), []
+    for known in (times_of, None):
+        predictor = LatencyPredictor(SPACE, kernel_times=known)
+        predictor.fit(*at_224(10, 30))
+        errors.append(metrics.mape(truth, predictor.predict(fresh)))
+        predictor.save(tmp_path / "latency.json")
+        loaded = LatencyPredictor.load(tmp_path / "latency.json")
+        np.testing.assert_array_equal(loaded.predict(fresh), predictor.predict(fresh))
+    assert errors[0] < 0.02
+    assert errors[0] < 0.5 * errors[1]
+    assert times_of.resolutions == {224}
+    with pytest.raises(ArchitectureError, match="were not tuned when this predictor was fitted"):
+        LatencyPredictor(SPACE, kernel_times=times_of).fit(*sample(10, 0))
+
+
+def test_a_similar_devices_predictor_makes_few_samples_enough(tmp_path: Path) -> None:
+    prior = LatencyPredictor(SPACE)
+    prior.fit(*at_224(100, 39))
+
+    def similar(count: int, seed: int) -> tuple[list[Architecture], np.ndarray]:
+        architectures, times = at_224(count, seed)
+        return architectures, 0.1 + 1.7 * times
+
+    fresh, truth = similar(200, 41)
+    adapted, afresh = LatencyPredictor(SPACE, prior=prior), LatencyPredictor(SPACE)
+    for predictor in (adapted, afresh):
+        predictor.fit(*similar(12, 40))
+    error = metrics.mape(truth, adapted.predict(fresh))
+    assert error < 0.03
+    assert error < 0.6 * metrics.mape(truth, afresh.predict(fresh))
+    adapted.save(tmp_path / "adapted.json")
+    loaded = LatencyPredictor.load(tmp_path / "adapted.json")
+    np.testing.assert_array_equal(loaded.predict(fresh), adapted.predict(fresh))
+    with pytest.raises(ArchitectureError, match="resolution 160 lies outside"):
+        LatencyPredictor(SPACE, prior=prior).fit([SPACE.largest(160)] * 10, [1.0] * 10)
 
 
 def test_saved_predictor_predicts_the_same(fitted: LatencyPredictor, tmp_path: Path) -> None:

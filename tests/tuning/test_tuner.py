@@ -137,6 +137,25 @@ def test_near_the_roofline_alternatives_are_left_out(tmp_path: Path) -> None:
     assert [job for job in builder.jobs if job.workload == SMALL] == [Job(SMALL, CONFIGS[:1])]
 
 
+def test_a_bound_raised_later_calls_for_what_was_left_out(tmp_path: Path) -> None:
+    """Eight workloads define the peak; a ninth is near it, until the tenth runs twice as fast."""
+    bound = Roofline(load_target("x86-64").core)
+    fast = Pointwise(7, 480, 112)
+
+    class Timed(FakeRunner):
+        def submit(self, built: BuiltJob) -> Future[list[TrialResult]]:
+            work = built.job.workload
+            time_us = bound.time_us(work) / (2 if work == fast else 1)
+            return done([TrialResult("ok", None, time_us, 0.0) for _ in built.candidates])
+
+    others = [task(Pointwise(rows, 480, 112), 100.0) for rows in range(100, 108)]
+    tasks = [*others, task(SMALL), task(fast, 1e-3)]
+    builder, plan = tune(tmp_path / "t.jsonl", *tasks, runner=Timed(), share=0.9)
+    tries = [job.configs for job in builder.jobs if job.workload == SMALL]
+    assert tries == [CONFIGS[:1], CONFIGS]
+    assert plan.coverage().num_trials == 0
+
+
 def test_failures_are_recorded_and_not_chosen(tmp_path: Path) -> None:
     failing = {
         2: TrialResult("wrong", "differs by 3.0e-01"),

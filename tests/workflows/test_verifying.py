@@ -103,7 +103,7 @@ def test_rounds_refit_the_predictor_on_the_winners(
 def test_a_p95_limit_is_judged_by_the_p95(device: list[Architecture], tmp_path: Path) -> None:
     search_and_verify(options(tmp_path, verify_top=12))
     from ofa_compile.options import FitLatencyOptions
-    from ofa_compile.workflows.measuring import fit_latency_predictor
+    from ofa_compile.workflows.latency_fitting import fit_latency_predictor
 
     fit_latency_predictor(
         FitLatencyOptions(target="x86-64", space=SPACE, workspace=tmp_path, statistic="p95")

@@ -1,0 +1,51 @@
+"""What tuning measured, summed by block: the strongest single feature of a latency predictor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from ofa_compile.predictors.kernel_times import KernelTimes
+from ofa_compile.predictors.slot_tables import slot_layers, slots_of
+from ofa_compile.space.layer_spec import LayerSpec
+from ofa_compile.space.search_space import SearchSpace
+from ofa_compile.tuning.database import TuningResults, preferred
+from ofa_compile.tuning.layer_workloads import workloads_of
+
+
+def tuned_kernel_times(
+    space: SearchSpace, resolutions: Iterable[int], results: TuningResults
+) -> KernelTimes:
+    """Add up the times of the configurations that compilations use.
+
+    Parameters
+    ----------
+    space
+        The search space.
+    resolutions
+        Which of its resolutions; those with a workload that was never timed are left out.
+    results
+        Trials on the target.
+    """
+    us = {}
+    for records in results:
+        chosen = preferred(records)
+        if chosen is not None and chosen.time_us is not None:
+            us[chosen.workload.key] = chosen.time_us
+    tables = {}
+    for size in resolutions:
+        table = [[0.0] * len(slot.combinations) for slot in slots_of(space)]
+        is_complete = True
+        for slot, combination, layers in slot_layers(space, size):
+            ms = _sum_ms(layers, us)
+            is_complete = is_complete and ms is not None
+            table[slot][combination] = ms or 0.0
+        if is_complete:
+            tables[size] = table
+    return KernelTimes(space, tables)
+
+
+def _sum_ms(layers: Sequence[LayerSpec], us: dict[str, float]) -> float | None:
+    """Return the time of a block's kernels, or None where one is not known."""
+    times = [us.get(workload.key) for workload in workloads_of(layers)]
+    known = [time for time in times if time is not None]
+    return 1e-3 * sum(known) if len(known) == len(times) else None
