@@ -30,9 +30,9 @@ class EvolutionConfig:
         Constrained search only: populations that evolve apart before they are joined.
     informed_start
         Begin on the front of an additive model; otherwise at random.
-    sweep_size, num_pairs
-        Local search: architectures whose changes are tried in each sweep, and pairs of changes
-        for each of them. No architecture, no local search.
+    sweep_size, num_pairs, num_triples
+        Local search: architectures whose changes are tried in each sweep, and how many pairs and
+        triples of changes for each of them. No architecture, no local search.
     max_evaluations
         The local search ends when so many architectures have been scored.
     patience
@@ -48,6 +48,7 @@ class EvolutionConfig:
     informed_start: bool = True
     sweep_size: int = 32
     num_pairs: int = 64
+    num_triples: int = 0
     max_evaluations: int = 90_000
     patience: int = 16
 
@@ -63,7 +64,8 @@ BEST_CONFIG = EvolutionConfig(
     generations=8,
     islands=6,
     sweep_size=4,
-    num_pairs=96,
+    num_pairs=48,
+    num_triples=48,
     max_evaluations=120_000,
     patience=100,
 )

@@ -1,7 +1,7 @@
 """The Pareto front: NSGA-II on arrays of choice indices, then a local search.
 
-It begins on the front of an additive model, evolves for a while, and ends by exchanging pairs of
-changes around what was found; that last part removes most of the luck of the draw. Genotypes are
+It begins on the front of an additive model, evolves for a while, and ends by combining changes
+around what was found; that last part removes most of the luck of the draw. Genotypes are
 complete: genes of absent blocks are kept and mutate silently.
 """
 
@@ -74,10 +74,10 @@ def _sweep_front(
         singles = score(problem, rows)
         archive = feasible_front(problem, archive.join(singles))
         merit = _front_merit(problem, archive)
-        rows = moves.promising_pairs(parents, owner, move, singles, merit, config.num_pairs)
-        pairs = score(problem, rows)
-        archive = feasible_front(problem, archive.join(pairs))
-        population = _survivors(problem, population.join(singles, pairs), config.population)
+        sizes = (config.num_pairs, config.num_triples)
+        several = score(problem, moves.combine(parents, owner, move, singles, merit, *sizes))
+        archive = feasible_front(problem, archive.join(several))
+        population = _survivors(problem, population.join(singles, several), config.population)
         found = problem.keys(archive.genotypes)
         num_idle = num_idle + 1 if np.isin(found, known).all() else 0
         if num_idle == config.patience:

@@ -1,9 +1,10 @@
-"""Steps from one architecture to others: single changes, and pairs of changes that promise much."""
+"""Steps from one architecture to others: single changes, and combinations that promise much."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +40,7 @@ class Moves:
         self._before = np.array([before for _, before, _ in listed])
         self._targets = np.array([target for _, _, target in listed])
         touches = (self._targets != _KEPT).astype(np.float32)
-        self._are_compatible = np.triu(touches @ touches.T == 0, k=1)
+        self._are_compatible = touches @ touches.T == 0
 
     def apply(self, genotypes: Indices) -> tuple[NDArray[np.int64], NDArray[np.int64], Indices]:
         """Make every move that changes an architecture, from each of `genotypes`.
@@ -55,7 +56,7 @@ class Moves:
         targets = self._targets[move]
         return owner, move, np.where(targets == _KEPT, genotypes[owner], targets)
 
-    def promising_pairs(
+    def combine(
         self,
         parents: Scored,
         owner: NDArray[np.int64],
@@ -63,12 +64,14 @@ class Moves:
         singles: Scored,
         merit: Merit,
         num_pairs: int,
+        num_triples: int = 0,
     ) -> Indices:
-        """Combine two moves of the same parent where their effects, added up, promise most.
+        """Make two or three moves of the same parent where their effects, added up, promise most.
 
         Trading one block's size for another's is what gets along a limit, and no single move can
-        do it. Trying every pair would cost thousands of evaluations per parent; that effects
-        nearly add up is enough to tell which pairs are worth one.
+        do it; two small blocks against a large one take three. Trying every pair would cost
+        thousands of evaluations per parent; that effects nearly add up is enough to tell which are
+        worth one. Triples extend the pairs that promise most.
 
         Parameters
         ----------
@@ -78,8 +81,8 @@ class Moves:
             What `apply` returned for the parents, scored.
         merit
             Judges predicted values; the least are tried.
-        num_pairs
-            Pairs for each parent.
+        num_pairs, num_triples
+            How many for each parent.
 
         Returns
         -------
@@ -89,15 +92,48 @@ class Moves:
         bounds = np.searchsorted(owner, np.arange(len(parents) + 1))
         found = []
         for place, (start, stop) in enumerate(itertools.pairwise(bounds.tolist())):
-            mine = move[start:stop]
-            first, second = np.nonzero(self._are_compatible[np.ix_(mine, mine)])
-            effect = effects[start:stop]
-            promised = merit(parents.values[place] + effect[first] + effect[second])
-            best = np.argpartition(promised, min(num_pairs, len(promised) - 1))[:num_pairs]
-            rows = singles.genotypes[start:stop]
-            found.append(rows[first[best]] + rows[second[best]] - parents.genotypes[place])
+            steps = _Steps(
+                base=parents.values[place],
+                effects=effects[start:stop],
+                changes=singles.genotypes[start:stop] - parents.genotypes[place],
+                are_compatible=self._are_compatible[np.ix_(move[start:stop], move[start:stop])],
+                merit=merit,
+            )
+            pairs = steps.pairs(max(num_pairs, num_triples))
+            for chosen in (pairs[:num_pairs], steps.triples(pairs, num_triples)):
+                found.append(parents.genotypes[place] + steps.changes[chosen].sum(axis=1))
         joined = np.concatenate(found)
         return joined[self._problem.distinct(joined)]
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """The moves of one parent with their effects, to combine."""
+
+    base: Array
+    effects: Array
+    changes: Indices
+    are_compatible: NDArray[np.bool_]
+    merit: Merit
+
+    def pairs(self, count: int) -> NDArray[np.int64]:
+        """Return the most promising pairs, the best first, of shape (n, 2)."""
+        return self._best(np.argwhere(np.triu(self.are_compatible)), count)
+
+    def triples(self, pairs: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+        """Return the most promising extensions of pairs, the best first, of shape (n, 3)."""
+        allowed = self.are_compatible[pairs[:, 0]] & self.are_compatible[pairs[:, 1]]
+        pair, third = np.nonzero(allowed)
+        # The same three come from each of their pairs that is listed.
+        triples = np.unique(np.sort(np.c_[pairs[pair], third], axis=1), axis=0)
+        return self._best(triples, count)
+
+    def _best(self, sets: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+        if not count or not len(sets):
+            return sets[:0]
+        promised = self.merit(self.base + self.effects[sets].sum(axis=1))
+        best = np.argpartition(promised, min(count, len(promised) - 1))[:count]
+        return sets[best[np.argsort(promised[best], kind="stable")]]
 
 
 def _all_moves(

@@ -65,13 +65,32 @@ def test_pairs_change_what_two_moves_change(problem: SearchProblem) -> None:
     moves = Moves(problem)
     owner, move, moved = moves.apply(parents.genotypes)
     singles = score(problem, moved)
-    pairs = moves.promising_pairs(parents, owner, move, singles, lambda values: values[:, 0], 5)
+    pairs = moves.combine(parents, owner, move, singles, lambda values: values[:, 0], 5)
     assert 5 <= len(pairs) <= 10
     found = score(problem, pairs)
     # The accuracy is a sum here, so what was promised is what comes out: better than any single.
     assert found.values[:, 0].min() < singles.values[:, 0].min()
     known = set(problem.keys(moved).tolist())
     assert not known & set(problem.keys(pairs).tolist())
+    both = moves.combine(parents, owner, move, singles, lambda values: values[:, 0], 5, 5)
+    assert set(problem.keys(pairs).tolist()) < set(problem.keys(both).tolist())
+    triples = both[~np.isin(problem.keys(both), problem.keys(pairs))]
+    assert score(problem, triples).values[:, 0].min() < found.values[:, 0].min()
+    for row in triples:
+        changed = [(space_row != row).sum() for space_row in parents.genotypes]
+        assert min(changed) >= 3
+
+
+def test_triples_are_the_best_of_all_that_go_together(problem: SearchProblem) -> None:
+    parents = score(problem, problem.sample(np.random.default_rng(1), 1))
+    moves = Moves(problem)
+    owner, move, moved = moves.apply(parents.genotypes)
+    singles = score(problem, moved)
+    everything = 10**6
+    found = moves.combine(parents, owner, move, singles, lambda values: values[:, 0], 0, everything)
+    best = score(problem, found).values[:, 0].min()
+    few = moves.combine(parents, owner, move, singles, lambda values: values[:, 0], 0, 3)
+    assert score(problem, few).values[:, 0].min() == pytest.approx(best)
 
 
 def test_keys_tell_all_architectures_apart(problem: SearchProblem, all_rows: np.ndarray) -> None:
