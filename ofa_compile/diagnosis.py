@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.metadata
 import platform
 import shutil
@@ -14,9 +15,9 @@ from typing import Any
 
 from ofa_compile.errors import DeviceError, OfaCompileError, TargetSpecError
 from ofa_compile.hardware import host
+from ofa_compile.hardware.gpu_devices import check_gpu
 from ofa_compile.hardware.target_spec import TargetSpec, load_target
 from ofa_compile.hardware.toolchain import ZIG, find_emulator, find_linker, install_hint
-from ofa_compile.hardware.vulkan_devices import check_vulkan
 
 _PROGRAM = (
     "#include <math.h>\nint main(int n, char **v) { (void)v; return sqrt(n * 9.0) != 3.0; }\n"
@@ -69,10 +70,10 @@ def check_target(name_or_path: str | Path) -> list[Check]:
     ]
     if checks[-1].is_ok:
         checks.append(_attempt("test program", lambda: _build_and_run(target)))
-    if target.is_vulkan:
-        checks.append(_attempt("shader compiler", _describe_glslang))
+    if target.is_gpu:
+        checks.append(_attempt("kernel compiler", lambda: _describe_gpu_compiler(target)))
         if target.is_native:
-            checks.append(_attempt("Vulkan device", _describe_vulkan))
+            checks.append(_attempt("GPU", lambda: _describe_gpus(target.kind)))
     return checks
 
 
@@ -100,14 +101,15 @@ def _describe_linker(target: TargetSpec) -> str:
     return f"{linker.name}: {linker.version()}"
 
 
-def _describe_glslang() -> str:
-    from ofa_compile.compiler.vulkan.spirv import find_glslang
+def _describe_gpu_compiler(target: TargetSpec) -> str:
+    from ofa_compile.compiler.gpu.backend import backend_of
 
-    return find_glslang().version
+    toolkit = backend_of(target).toolkit()
+    return " for ".join(part for part in (toolkit.version, toolkit.architectures) if part)
 
 
-def _describe_vulkan() -> str:
-    return "; ".join(map(str, check_vulkan()))
+def _describe_gpus(kind: str) -> str:
+    return "; ".join(map(str, check_gpu(kind)))
 
 
 def _build_and_run(target: TargetSpec) -> str:
@@ -162,7 +164,13 @@ def examine_machine() -> list[Check]:
         Check(name="Python", is_ok=True, detail=platform.python_version()),
         *(_package(name, why) for name, why in _PACKAGES.items()),
         *(_program(name, why) for name, why in _PROGRAMS.items()),
-        dataclasses.replace(_attempt("Vulkan", _describe_vulkan), needed_for="the vulkan target"),
+        *(
+            dataclasses.replace(
+                _attempt(name, functools.partial(_describe_gpus, name.lower())),
+                needed_for=f"running bundles of the {name.lower()} target here",
+            )
+            for name in ("Vulkan", "CUDA")
+        ),
     ]
 
 
@@ -179,7 +187,8 @@ _PROGRAMS = {
     "gcc": "x86-64 and host targets",
     "aarch64-linux-gnu-gcc": "arm64 targets",
     "qemu-aarch64": "running arm64 bundles here",
-    "glslangValidator": "the vulkan target",
+    "glslangValidator": "compiling for the vulkan target",
+    "nvcc": "compiling for the cuda target",
 }
 
 

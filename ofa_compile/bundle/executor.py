@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from ofa_compile.errors import DeviceError, DeviceUnavailableError, MissingDependencyError
 from ofa_compile.hardware.board_address import board_address
+from ofa_compile.hardware.gpu_devices import check_gpu
 from ofa_compile.hardware.host import has_flags, host_arch
 from ofa_compile.hardware.platform import LINUX, platform_of
+from ofa_compile.hardware.target_spec import GPU_KINDS
 from ofa_compile.hardware.toolchain import install_hint
-from ofa_compile.hardware.vulkan_devices import check_vulkan
 from ofa_compile.remote.program import is_on_board
 
 # Exit code of the executable when a logit is not finite; the logits are written all the same.
@@ -29,7 +30,7 @@ _TIMEOUT_PER_INPUT_S = 300.0
 
 def is_native(target: Mapping[str, Any]) -> bool:
     """Tell whether this machine runs code for a target (as `describe_target` wrote it)."""
-    is_known = target["tvm_target"]["kind"] in ("llvm", "vulkan")
+    is_known = target["tvm_target"]["kind"] in ("llvm", *GPU_KINDS)
     is_loadable = is_known and platform_of(target["triple"]) is LINUX
     same_arch = target["arch"] == host_arch()
     return bool(is_loadable and same_arch and has_flags(tuple(target["requires"])))
@@ -42,13 +43,12 @@ def emulator_command(target: Mapping[str, Any]) -> list[str]:
     ------
     DeviceUnavailableError
         If this machine cannot run the code and the target names no emulator, or if it lacks the
-        Vulkan device that the target needs.
+        GPU that the target needs.
     MissingDependencyError
         If the emulator is not installed.
     """
     if is_native(target):
-        if target["tvm_target"]["kind"] == "vulkan":
-            check_vulkan()
+        check_gpu(target["tvm_target"]["kind"])
         return []
     if not target["emulator"]:
         needs = f" with {', '.join(target['requires'])}" if target["requires"] else ""

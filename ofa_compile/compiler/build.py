@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ofa_compile.cache import Cache, digest
-from ofa_compile.compiler.link import VULKAN_RUNTIME, Linker, cpu_runtime
-from ofa_compile.compiler.objects import NAMESPACE, code_fingerprint
+from ofa_compile.compiler.link import Linker, runtime_of
+from ofa_compile.compiler.objects import GPU_NAMESPACE, NAMESPACE, code_fingerprint
 from ofa_compile.compiler.onnx_file import onnx_identity
 from ofa_compile.errors import UserInputError
 from ofa_compile.hardware.target_spec import TargetSpec
@@ -100,7 +100,7 @@ def compile_onnx(
     onnx_path
         Float32 network with one input (N, C, H, W) and one output, static shapes.
     target
-        Hardware target of TVM kind "llvm" or "vulkan".
+        Hardware target of TVM kind "llvm", "vulkan" or "cuda".
     output_dir
         Folder that receives the library and, with `network_meta`, the executable.
     symbol_prefix
@@ -126,11 +126,11 @@ def compile_onnx(
     onnx_path = Path(onnx_path)
     identity = onnx_identity(onnx_path)
     cache = cache or Cache()
-    runtime = VULKAN_RUNTIME if target.is_vulkan else cpu_runtime(target.platform)
+    runtime = runtime_of(target.kind, target.platform)
     linker = Linker(find_linker(target), cache, runtime, keep_symbols=keep_symbols)
     source = digest(identity, target.fingerprint, code_fingerprint())
     key = digest(source, json.dumps(tuned or {}, sort_keys=True))
-    prepared = _load(cache, key, "shaders" if target.is_vulkan else NAMESPACE)
+    prepared = _load(cache, key, GPU_NAMESPACE if target.is_gpu else NAMESPACE)
     if prepared is None:
         prepared = _prepare(onnx_path, target, cache, source, tuned or {}, progress)
         _store(cache, key, prepared)
@@ -171,8 +171,8 @@ def _prepare(
     progress: Progress | None,
 ) -> _Prepared:
     """Import, rewrite, lower and generate code: everything before the link."""
-    if target.is_vulkan:
-        from ofa_compile.compiler.vulkan.prepare import prepare_vulkan as prepare
+    if target.is_gpu:
+        from ofa_compile.compiler.gpu.prepare import prepare_gpu as prepare
     else:
         prepare = _prepare_cpu
 

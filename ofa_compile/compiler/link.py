@@ -51,15 +51,24 @@ CPU_RUNTIME = Runtime(
     libraries=("-lm",),
 )
 SINGLE_THREAD_RUNTIME = replace(
-    CPU_RUNTIME, sources=("ofa_no_pool.c", "ofa_run.c", "ofa_session.c")
+    CPU_RUNTIME, sources=("ofa_no_pool.c", "ofa_run.c", "ofa_session.c", "ofa_weights.c")
 )
-# A driver is a shared library, which a static executable cannot load.
-VULKAN_RUNTIME = Runtime(
-    sources=("vulkan_device.c", "vulkan_cache.c", "vulkan_program.c", "vulkan_session.c"),
-    has_static_executable=False,
-    embeds_objects=True,
-    libraries=("-lm", "-ldl"),
-)
+
+
+def _gpu_runtime(*sources: str) -> Runtime:
+    # A driver is a shared library, which a static executable cannot load.
+    return Runtime(
+        sources=("gpu_error.c", "gpu_session.c", *sources),
+        has_static_executable=False,
+        embeds_objects=True,
+        libraries=("-lm", "-ldl"),
+    )
+
+
+_GPU_RUNTIMES = {
+    "vulkan": _gpu_runtime("vulkan_device.c", "vulkan_cache.c", "vulkan_program.c"),
+    "cuda": _gpu_runtime("cuda_device.c", "cuda_program.c"),
+}
 
 
 def runtime_folder() -> Path:
@@ -73,9 +82,11 @@ def copy_launcher(platform: Platform, folder: Path) -> None:
         shutil.copyfile(runtime_folder() / platform.launcher, folder / platform.executable)
 
 
-def cpu_runtime(platform: Platform) -> Runtime:
-    """Return what runs networks on the processors of a platform."""
-    return CPU_RUNTIME if platform.has_threads else SINGLE_THREAD_RUNTIME
+def runtime_of(kind: str, platform: Platform) -> Runtime:
+    """Return what runs networks of a TVM target kind on a platform."""
+    if kind == "llvm":
+        return CPU_RUNTIME if platform.has_threads else SINGLE_THREAD_RUNTIME
+    return _GPU_RUNTIMES[kind]
 
 
 class Linker:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ofa_compile.cache import Cache, digest, source_digest
+from ofa_compile.compiler.link import runtime_folder
 from ofa_compile.compiler.plan import Plan, Step
 from ofa_compile.compiler.workload import Generic
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from ofa_compile.hardware.target_spec import TargetSpec
 
 NAMESPACE = "objects"
+GPU_NAMESPACE = "gpu-kernels"
 
 
 @dataclass(frozen=True)
@@ -33,9 +35,11 @@ def code_fingerprint() -> str:
 
     Read without importing TVM, so that a build from the cache stays quick.
     """
-    packages = ("kernels", "compiler", "compiler.passes", "compiler.vulkan")
-    sources = source_digest(*(f"ofa_compile.{package}" for package in packages))
-    return digest(importlib.metadata.version("apache-tvm"), sources)
+    parts = ("", ".passes", ".gpu", ".vulkan", ".cuda")
+    packages = ("ofa_compile.kernels", *(f"ofa_compile.compiler{part}" for part in parts))
+    sources = source_digest(*packages)
+    words = (runtime_folder() / "cuda_kernel.h").read_bytes()  # of CUDA kernels: code as well
+    return digest(importlib.metadata.version("apache-tvm"), sources, words)
 
 
 def object_key(step: Step, target: TargetSpec) -> str:

@@ -28,6 +28,7 @@ from ofa_compile.hardware.toml_tables import (
 )
 
 SCHEMA_VERSION = 1
+GPU_KINDS = ("vulkan", "cuda")
 _TARGETS_PACKAGE = "ofa_compile.targets"
 _TOP_LEVEL_KEYS = (
     "schema_version",
@@ -133,7 +134,7 @@ class KernelsSpec:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ToolchainSpec:
-    """What builds and links C for the target.
+    """What builds and links code for the target.
 
     Attributes
     ----------
@@ -144,11 +145,14 @@ class ToolchainSpec:
         What every call of the compiler gets, for instance "--target=...".
     link_flags
         What every link gets besides.
+    gpu_architectures
+        Those that CUDA kernels are compiled for, such as "sm_86", oldest first.
     """
 
     linkers: tuple[str, ...]
     flags: tuple[str, ...] = ()
     link_flags: tuple[str, ...] = ()
+    gpu_architectures: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -192,14 +196,24 @@ class TargetSpec:
         return self.triple.split("-", 1)[0] if self.triple else host.host_arch()
 
     @property
+    def kind(self) -> str:
+        """What kernels run on: "llvm" for a CPU, or a GPU by the name of its interface."""
+        return str(self.tvm_target.get("kind"))
+
+    @property
     def is_vulkan(self) -> bool:
-        """Whether kernels run on a Vulkan device; `arch` is then that of the host beside it."""
-        return self.tvm_target.get("kind") == "vulkan"
+        """Whether kernels run on a Vulkan device."""
+        return self.kind == "vulkan"
+
+    @property
+    def is_gpu(self) -> bool:
+        """Whether kernels run on a GPU; `arch` is then that of the host beside it."""
+        return self.kind in GPU_KINDS
 
     @property
     def is_native(self) -> bool:
-        """Whether this machine can run the target's code itself, a Vulkan driver granted."""
-        if self.tvm_target.get("kind") not in ("llvm", "vulkan") or self.platform is not LINUX:
+        """Whether this machine can run the target's code itself, a GPU's driver granted."""
+        if self.kind not in ("llvm", *GPU_KINDS) or self.platform is not LINUX:
             return False
         return self.arch == host.host_arch() and host.has_flags(self.core.requires)
 
@@ -229,7 +243,7 @@ class TargetSpec:
         fields = self.to_dict()
         del fields["description"]
         fields["runner"] = {"kind": self.runner.kind}
-        # Flags came later: a target without any is the one that it was.
+        # Flags and GPU architectures came later: a target without any is the one that it was.
         fields["toolchain"] = {key: value for key, value in fields["toolchain"].items() if value}
         text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
@@ -306,7 +320,11 @@ def parse_target(data: dict[str, Any], *, name: str, file: str) -> TargetSpec:
         evaluator=read_table(EvaluatorSpec, data.get("evaluator", {}), file=file, key="evaluator"),
         tuning=read_table(TuningSpec, data.get("tuning", {}), file=file, key="tuning"),
         kernels=read_table(KernelsSpec, data.get("kernels", {}), file=file, key="kernels").enable,
-        toolchain=read_table(ToolchainSpec, data.get("toolchain", {}), file=file, key="toolchain"),
+        toolchain=_checked_toolchain(
+            read_table(ToolchainSpec, data.get("toolchain", {}), file=file, key="toolchain"),
+            str(tvm_target.get("kind")),
+            file,
+        ),
         emulator=None
         if emulator is None
         else _non_empty(read_table(EmulatorSpec, emulator, file=file, key="emulator"), file),
@@ -326,6 +344,19 @@ def _checked_runner(runner: RunnerSpec, file: str) -> RunnerSpec:
         if value:
             parse_endpoint(value, f"{file}: 'runner.{name}'")
     return runner
+
+
+def _checked_toolchain(toolchain: ToolchainSpec, kind: str, file: str) -> ToolchainSpec:
+    architectures = toolchain.gpu_architectures
+    where = f"{file}: 'toolchain.gpu_architectures'"
+    if (kind == "cuda") != bool(architectures):
+        message = f"{where} is {list(architectures)!r}, and 'tvm_target.kind' is '{kind}'"
+        raise TargetSpecError(message, hint="CUDA needs at least one, other kinds take none")
+    for name in architectures:
+        if not re.fullmatch(r"sm_\d+[af]?", name):
+            message = f"{where} has '{name}'; architectures look like 'sm_86'"
+            raise TargetSpecError(message)
+    return toolchain
 
 
 def _non_empty(emulator: EmulatorSpec, file: str) -> EmulatorSpec:

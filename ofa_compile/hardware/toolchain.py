@@ -38,6 +38,7 @@ _DEBIAN_PACKAGES = {
     "qemu-x86_64": "qemu-user",
     "node": "nodejs",
     "glslangValidator": "glslang-tools",
+    "nvcc": "nvidia-cuda-toolkit",
 }
 # What a bare clang needs besides itself, by platform.
 _CLANG_PACKAGES = {"wasi": "clang lld wasi-libc libclang-rt-dev-wasm32"}

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import ctypes
-import dataclasses
 import functools
-import os
 
 from ofa_compile.errors import DeviceUnavailableError
+from ofa_compile.hardware.gpu_device import GpuDevice, wanted_devices
 
 _LOADERS = ("libvulkan.so.1", "libvulkan.so")
 _TYPES = ("other", "integrated GPU", "discrete GPU", "virtual GPU", "software on the CPU")
@@ -53,34 +52,8 @@ class _Properties(ctypes.Structure):
     )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class VulkanDevice:
-    """One device.
-
-    Attributes
-    ----------
-    number
-        As OFA_VULKAN_DEVICE takes it.
-    name, kind
-        What it is called, and whether it is a GPU or software.
-    api_version
-        Such as "1.3".
-    can_run
-        Whether it has the version 1.1 that bundles need.
-    """
-
-    number: int
-    name: str
-    kind: str
-    api_version: str
-    can_run: bool
-
-    def __str__(self) -> str:
-        return f"{self.number}: {self.name} ({self.kind}, Vulkan {self.api_version})"
-
-
 @functools.cache
-def list_vulkan_devices() -> tuple[VulkanDevice, ...]:
+def list_vulkan_devices() -> tuple[GpuDevice, ...]:
     """Return every device that Vulkan finds.
 
     Raises
@@ -106,7 +79,7 @@ def list_vulkan_devices() -> tuple[VulkanDevice, ...]:
         vulkan.vkDestroyInstance(instance, None)
 
 
-def check_vulkan() -> list[VulkanDevice]:
+def check_vulkan() -> list[GpuDevice]:
     """Return the devices that can run a bundle.
 
     Raises
@@ -118,20 +91,7 @@ def check_vulkan() -> list[VulkanDevice]:
     if not devices:
         msg = "Vulkan finds no device with version 1.1 or later on this machine"
         raise DeviceUnavailableError(msg, hint=_DRIVER_HINT)
-    wanted = os.environ.get("OFA_VULKAN_DEVICE", "")
-    chosen = [device for device in devices if _is_wanted(device, wanted)]
-    if not chosen:
-        known = "; ".join(map(str, devices))
-        msg = f"OFA_VULKAN_DEVICE is '{wanted}'; this machine has {known}"
-        raise DeviceUnavailableError(msg, hint="give a number or a part of a name")
-    return chosen
-
-
-def _is_wanted(device: VulkanDevice, wanted: str) -> bool:
-    """Tell, as the run time does, whether a number or a part of a name means a device."""
-    if wanted.isdigit():
-        return int(wanted) == device.number
-    return wanted.lower() in device.name.lower()
+    return wanted_devices(devices, "OFA_VULKAN_DEVICE")
 
 
 def _load() -> ctypes.CDLL:
@@ -150,14 +110,14 @@ def _load() -> ctypes.CDLL:
     raise DeviceUnavailableError(msg, hint=_LOADER_HINT)
 
 
-def _describe(vulkan: ctypes.CDLL, number: int, handle: int | None) -> VulkanDevice:
+def _describe(vulkan: ctypes.CDLL, number: int, handle: int | None) -> GpuDevice:
     properties = _Properties()
     vulkan.vkGetPhysicalDeviceProperties(handle, ctypes.byref(properties))
     version = properties.api_version
-    return VulkanDevice(
+    return GpuDevice(
         number=number,
         name=properties.name.decode(errors="replace"),
         kind=_TYPES[properties.type] if properties.type < len(_TYPES) else _TYPES[0],
-        api_version=f"{version >> 22 & 127}.{version >> 12 & 1023}",
+        version=f"Vulkan {version >> 22 & 127}.{version >> 12 & 1023}",
         can_run=version >= _API_VERSION_1_1,
     )

@@ -2,11 +2,8 @@
 
 #include "vulkan_device.h"
 
-#include <ctype.h>
 #include <dlfcn.h>
 #include <pthread.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #define MAX_DEVICES 32u
@@ -15,45 +12,38 @@
 /* Nothing we launch runs for minutes: a device that takes longer hangs. */
 #define TIMEOUT_NS UINT64_C(120000000000)
 
-static _Thread_local char last_call[96];
-
 int vulkan_check(VkResult result, const char *call) {
     if (result >= 0) return 0;
-    snprintf(last_call, sizeof last_call, "vk%s: %d", call, (int)result);
+    int code = GPU_FAILED;
     if (result == VK_ERROR_OUT_OF_HOST_MEMORY || result == VK_ERROR_OUT_OF_DEVICE_MEMORY)
-        return VULKAN_OUT_OF_MEMORY;
-    return result == VK_ERROR_DEVICE_LOST ? VULKAN_DEVICE_LOST : VULKAN_FAILED;
+        code = GPU_OUT_OF_MEMORY;
+    if (result == VK_ERROR_DEVICE_LOST) code = GPU_DEVICE_LOST;
+    return gpu_failed(code, "vk%s: %d", call, (int)result);
 }
 
 static const char *explain(int code) {
     switch (code) {
-    case VULKAN_NO_LOADER:
+    case GPU_NO_DRIVER:
         return "no Vulkan here: libvulkan.so.1 cannot be loaded; install the Vulkan loader "
                "(Debian: libvulkan1) and your GPU's driver";
-    case VULKAN_NO_DEVICE:
+    case GPU_NO_DEVICE:
         return "Vulkan finds no device that computes with version 1.1 or later; install your "
                "GPU's driver (Debian: mesa-vulkan-drivers)";
-    case VULKAN_UNKNOWN_DEVICE:
+    case GPU_UNKNOWN_DEVICE:
         return "OFA_VULKAN_DEVICE names no device of this machine; give a number or a part of a "
                "name that vulkaninfo --summary shows";
-    case VULKAN_UNSUITABLE: return "the Vulkan device's limits are too small for this network";
-    case VULKAN_OUT_OF_MEMORY:
+    case GPU_UNSUITABLE: return "the Vulkan device's limits are too small for this network";
+    case GPU_OUT_OF_MEMORY:
         return "the Vulkan device is out of memory; close other programs that use it";
-    case VULKAN_DEVICE_LOST:
+    case GPU_DEVICE_LOST:
         return "the Vulkan device was lost, by a hang or a reset; the next run opens it again";
-    case VULKAN_FAILED: return "the Vulkan driver failed";
-    case VULKAN_NO_TIMESTAMPS: return "the Vulkan device cannot time single kernels";
+    case GPU_FAILED: return "the Vulkan driver failed";
+    case GPU_NO_TIMESTAMPS: return "the Vulkan device cannot time single kernels";
     default: return "unknown error";
     }
 }
 
-const char *vulkan_explain(int code) {
-    static _Thread_local char text[256];
-    if (code < VULKAN_UNSUITABLE || code > VULKAN_FAILED || *last_call == '\0')
-        return explain(code);
-    snprintf(text, sizeof text, "%s (%s)", explain(code), last_call);
-    return text;
-}
+const char *vulkan_explain(int code) { return gpu_explain(code, explain(code)); }
 
 /* Loader */
 
@@ -75,13 +65,13 @@ static void load_library(void) {
 static int load_loader(void) {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, load_library);
-    return find == NULL ? VULKAN_NO_LOADER : 0;
+    return find == NULL ? GPU_NO_DRIVER : 0;
 }
 
 /* A void pointer does not convert to a function's in ISO C; its bytes do. */
 #define OFA_LOAD(lookup)                                                                         \
     void *symbol = lookup;                                                                       \
-    if (symbol == NULL) return VULKAN_FAILED;
+    if (symbol == NULL) return GPU_FAILED;
 
 #define OFA_LOAD_GLOBAL(result, name, parameters)                                                \
     {                                                                                            \
@@ -121,7 +111,7 @@ static int create_instance(vulkan_device *d) {
     VkInstanceCreateInfo info = {.sType = VK_STRUCTURE_TYPE_INSTANCE_CREATE_INFO,
                                  .pApplicationInfo = &application};
     VkResult result = d->vk.CreateInstance(&info, NULL, &d->instance);
-    if (result == VK_ERROR_INCOMPATIBLE_DRIVER) return VULKAN_NO_DEVICE;
+    if (result == VK_ERROR_INCOMPATIBLE_DRIVER) return GPU_NO_DEVICE;
     int code = vulkan_check(result, "CreateInstance");
     return code != 0 ? code : load_instance(d);
 }
@@ -136,25 +126,6 @@ static int rank(uint32_t type) {
     case VK_PHYSICAL_DEVICE_TYPE_CPU: return 1;
     default: return 0;
     }
-}
-
-static bool contains(const char *text, const char *part) {
-    for (; *text != '\0'; ++text) {
-        size_t i = 0;
-        while (part[i] != '\0' &&
-               tolower((unsigned char)text[i]) == tolower((unsigned char)part[i]))
-            ++i;
-        if (part[i] == '\0') return true;
-    }
-    return false;
-}
-
-/* Whether a device is the one asked for: by its number, or by a part of its name. */
-static bool is_wanted(const char *wanted, uint32_t number, const char *name) {
-    if (wanted == NULL || *wanted == '\0') return true;
-    if (strspn(wanted, "0123456789") == strlen(wanted))
-        return strtoul(wanted, NULL, 10) == number;
-    return contains(name, wanted);
 }
 
 /* Find a queue that computes; one that cannot draw as well is likely to be idle. */
@@ -181,14 +152,14 @@ static int choose_device(vulkan_device *d, const char *wanted) {
     uint32_t count = MAX_DEVICES;
     VkResult result = d->vk.EnumeratePhysicalDevices(d->instance, &count, devices);
     int code = vulkan_check(result, "EnumeratePhysicalDevices");
-    if (code != 0) return count == 0 ? VULKAN_NO_DEVICE : code;
+    if (code != 0) return count == 0 ? GPU_NO_DEVICE : code;
     int best = -1;
     for (uint32_t i = 0; i < count; ++i) {
         VkPhysicalDeviceProperties properties;
         uint32_t family, bits;
         d->vk.GetPhysicalDeviceProperties(devices[i], &properties);
         if (properties.apiVersion < VK_API_VERSION_1_1) continue;
-        if (!is_wanted(wanted, i, properties.deviceName)) continue;
+        if (!gpu_is_wanted(wanted, i, properties.deviceName)) continue;
         if (rank(properties.deviceType) <= best) continue;
         if (!find_queue(d, devices[i], &family, &bits)) continue;
         best = rank(properties.deviceType);
@@ -198,8 +169,8 @@ static int choose_device(vulkan_device *d, const char *wanted) {
         d->timestamp_bits = bits;
     }
     if (best >= 0) return 0;
-    return count == 0 || wanted == NULL || *wanted == '\0' ? VULKAN_NO_DEVICE
-                                                           : VULKAN_UNKNOWN_DEVICE;
+    return count == 0 || wanted == NULL || *wanted == '\0' ? GPU_NO_DEVICE
+                                                           : GPU_UNKNOWN_DEVICE;
 }
 
 static int create_device(vulkan_device *d) {
@@ -228,7 +199,7 @@ static int create_device(vulkan_device *d) {
 
 int vulkan_open(vulkan_device *d, const char *wanted) {
     memset(d, 0, sizeof *d);
-    last_call[0] = '\0';
+    gpu_forget_failure();
     int code = load_loader();
     if (code == 0) code = load_global(d);
     if (code == 0) code = create_instance(d);
@@ -273,7 +244,7 @@ static int allocate_memory(vulkan_device *d, bool is_host_visible, vulkan_buffer
     VkMemoryRequirements needs;
     d->vk.GetBufferMemoryRequirements(d->device, buffer->buffer, &needs);
     int type = choose_memory(d, needs.memoryTypeBits, is_host_visible);
-    if (type < 0) return VULKAN_UNSUITABLE;
+    if (type < 0) return GPU_UNSUITABLE;
     VkMemoryAllocateInfo info = {.sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_INFO,
                                  .allocationSize = needs.size,
                                  .memoryTypeIndex = (uint32_t)type};
@@ -378,9 +349,8 @@ int vulkan_submit(vulkan_device *d, VkCommandBuffer commands) {
     if (code != 0) return code;
     VkResult result = d->vk.WaitForFences(d->device, 1, &d->fence, 1, TIMEOUT_NS);
     if (result > 0) { /* VK_TIMEOUT */
-        snprintf(last_call, sizeof last_call, "vkWaitForFences: no answer for %d s",
-                 (int)(TIMEOUT_NS / 1000000000));
-        return VULKAN_DEVICE_LOST;
+        return gpu_failed(GPU_DEVICE_LOST, "vkWaitForFences: no answer for %d s",
+                          (int)(TIMEOUT_NS / 1000000000));
     }
     return vulkan_check(result, "WaitForFences");
 }

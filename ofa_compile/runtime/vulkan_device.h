@@ -4,19 +4,8 @@
 
 #include <stdbool.h>
 
+#include "gpu_error.h"
 #include "vulkan_api.h"
-
-/* Codes of ofa_session_error, from OFA_DEVICE_ERROR on: never renumber. */
-enum {
-    VULKAN_NO_LOADER = 32,
-    VULKAN_NO_DEVICE = 33,
-    VULKAN_UNKNOWN_DEVICE = 34,
-    VULKAN_UNSUITABLE = 35,
-    VULKAN_OUT_OF_MEMORY = 36,
-    VULKAN_DEVICE_LOST = 37,
-    VULKAN_FAILED = 38,
-    VULKAN_NO_TIMESTAMPS = 39
-};
 
 typedef struct {
     VkBuffer buffer;

@@ -1,25 +1,45 @@
-#include "vulkan_program.h"
+/* gpu_program.h through Vulkan: memory, pipelines, and one recorded command buffer. */
+#include "gpu_program.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 #include "ofa_network.h"
 #include "vulkan_cache.h"
+#include "vulkan_device.h"
 
-static size_t round_up(size_t bytes) { return (bytes + 255) / 256 * 256; }
+typedef struct {
+    const gpu_network *network;
+    uint32_t num_steps;
+    size_t input_bytes, output_bytes, arena_bytes, output_offset;
+    vulkan_buffer weights, arena;
+    vulkan_buffer host; /* the input, then the output, as the host sees them */
+    VkDescriptorSetLayout set_layouts[GPU_MAX_ARGUMENTS + 1]; /* by number of arguments */
+    VkPipelineLayout layouts[GPU_MAX_ARGUMENTS + 1];
+    VkPipelineCache cache;
+    VkPipeline *pipelines; /* by kernel */
+    VkDescriptorPool pool;
+    VkDescriptorSet *sets; /* by step */
+    VkCommandBuffer commands, timed_commands; /* the latter recorded when first wanted */
+    VkQueryPool queries;
+} vulkan_program;
+
+struct gpu_program {
+    vulkan_device device;
+    vulkan_program program;
+};
 
 static void measure(vulkan_program *p) {
-    const int64_t *in = OFA_NETWORK.input_shape, *out = OFA_NETWORK.output_shape;
-    p->network = &OFA_VULKAN_NETWORK;
+    p->network = &OFA_GPU_NETWORK;
     p->num_steps = (uint32_t)OFA_NETWORK.num_steps;
-    p->input_bytes = (size_t)(in[0] * in[1] * in[2] * in[3]) * sizeof(float);
-    p->output_bytes = (size_t)(out[0] * out[1]) * sizeof(float);
+    p->input_bytes = gpu_input_bytes();
+    p->output_bytes = gpu_output_bytes();
     p->arena_bytes = OFA_NETWORK.arena_bytes;
     p->output_offset = OFA_NETWORK.output_offset;
 }
 
 static uint32_t num_arguments(const vulkan_program *p, uint32_t step) {
-    const vulkan_network *n = p->network;
+    const gpu_network *n = p->network;
     return n->kernels[n->steps[step].kernel].head->num_arguments;
 }
 
@@ -28,21 +48,21 @@ static int check_limits(const vulkan_program *p, const vulkan_device *d) {
     const VkPhysicalDeviceLimits *limits = &d->properties.limits;
     for (uint32_t i = 0; i < p->num_steps; ++i) {
         uint32_t count = num_arguments(p, i);
-        if (count > limits->maxPerStageDescriptorStorageBuffers || count > VULKAN_MAX_ARGUMENTS)
-            return VULKAN_UNSUITABLE;
+        if (count > limits->maxPerStageDescriptorStorageBuffers || count > GPU_MAX_ARGUMENTS)
+            return GPU_UNSUITABLE;
         for (uint32_t a = 0; a < count; ++a)
             if (p->network->steps[i].arguments[a].bytes > limits->maxStorageBufferRange)
-                return VULKAN_UNSUITABLE;
+                return GPU_UNSUITABLE;
     }
     return 0;
 }
 
 static int create_memory(vulkan_program *p, vulkan_device *d) {
-    const vulkan_network *n = p->network;
+    const gpu_network *n = p->network;
     int code = vulkan_create_buffer(d, n->weights_bytes, false, &p->weights);
     if (code == 0) code = vulkan_create_buffer(d, p->arena_bytes, false, &p->arena);
     if (code == 0) {
-        size_t bytes = round_up(p->input_bytes) + p->output_bytes;
+        size_t bytes = gpu_round_up(p->input_bytes) + p->output_bytes;
         code = vulkan_create_buffer(d, bytes, true, &p->host);
     }
     return code != 0 ? code : vulkan_upload(d, &p->weights, n->weights, n->weights_bytes);
@@ -50,7 +70,7 @@ static int create_memory(vulkan_program *p, vulkan_device *d) {
 
 static int create_layout(vulkan_program *p, vulkan_device *d, uint32_t count) {
     if (p->layouts[count] != 0) return 0;
-    VkDescriptorSetLayoutBinding bindings[VULKAN_MAX_ARGUMENTS];
+    VkDescriptorSetLayoutBinding bindings[GPU_MAX_ARGUMENTS];
     for (uint32_t i = 0; i < count; ++i)
         bindings[i] = (VkDescriptorSetLayoutBinding){
             .binding = i,
@@ -73,7 +93,7 @@ static int create_layout(vulkan_program *p, vulkan_device *d, uint32_t count) {
 }
 
 static int create_pipeline(vulkan_program *p, vulkan_device *d, uint32_t number) {
-    const vulkan_kernel *kernel = &p->network->kernels[number];
+    const gpu_kernel *kernel = &p->network->kernels[number];
     uint32_t count = kernel->head->num_arguments;
     int code = create_layout(p, d, count);
     if (code != 0) return code;
@@ -128,10 +148,10 @@ static int create_set(vulkan_program *p, vulkan_device *d, uint32_t step) {
     VkResult result = d->vk.AllocateDescriptorSets(d->device, &info, &p->sets[step]);
     int code = vulkan_check(result, "AllocateDescriptorSets");
     if (code != 0) return code;
-    VkDescriptorBufferInfo buffers[VULKAN_MAX_ARGUMENTS];
-    VkWriteDescriptorSet writes[VULKAN_MAX_ARGUMENTS];
+    VkDescriptorBufferInfo buffers[GPU_MAX_ARGUMENTS];
+    VkWriteDescriptorSet writes[GPU_MAX_ARGUMENTS];
     for (uint32_t i = 0; i < count; ++i) {
-        const vulkan_argument *argument = &p->network->steps[step].arguments[i];
+        const gpu_argument *argument = &p->network->steps[step].arguments[i];
         buffers[i] = (VkDescriptorBufferInfo){
             .buffer = argument->is_weight ? p->weights.buffer : p->arena.buffer,
             .offset = argument->offset,
@@ -149,8 +169,8 @@ static int create_set(vulkan_program *p, vulkan_device *d, uint32_t step) {
 
 static void record_step(vulkan_program *p, vulkan_device *d, VkCommandBuffer commands,
                         uint32_t number) {
-    const vulkan_step *step = &p->network->steps[number];
-    const vulkan_kernel_head *head = p->network->kernels[step->kernel].head;
+    const gpu_step *step = &p->network->steps[number];
+    const gpu_kernel_head *head = p->network->kernels[step->kernel].head;
     if (step->waits)
         vulkan_barrier(d, commands, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT,
                        VK_ACCESS_SHADER_WRITE_BIT, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT,
@@ -184,7 +204,7 @@ static int record(vulkan_program *p, vulkan_device *d, VkCommandBuffer commands,
     vulkan_barrier(d, commands, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT, VK_ACCESS_SHADER_WRITE_BIT,
                    VK_PIPELINE_STAGE_TRANSFER_BIT, VK_ACCESS_TRANSFER_READ_BIT);
     VkBufferCopy down = {.srcOffset = p->output_offset,
-                         .dstOffset = round_up(p->input_bytes),
+                         .dstOffset = gpu_round_up(p->input_bytes),
                          .size = p->output_bytes};
     d->vk.CmdCopyBuffer(commands, p->arena.buffer, p->host.buffer, 1, &down);
     vulkan_barrier(d, commands, VK_PIPELINE_STAGE_TRANSFER_BIT, VK_ACCESS_TRANSFER_WRITE_BIT,
@@ -192,24 +212,7 @@ static int record(vulkan_program *p, vulkan_device *d, VkCommandBuffer commands,
     return vulkan_end(d, commands);
 }
 
-int vulkan_program_create(vulkan_program *p, vulkan_device *d) {
-    memset(p, 0, sizeof *p);
-    measure(p);
-    int code = check_limits(p, d);
-    p->pipelines = calloc(p->network->num_kernels, sizeof *p->pipelines);
-    p->sets = calloc(p->num_steps, sizeof *p->sets);
-    if (code == 0 && (p->pipelines == NULL || p->sets == NULL)) code = VULKAN_OUT_OF_MEMORY;
-    if (code == 0) code = create_memory(p, d);
-    if (code == 0) code = create_pipelines(p, d);
-    if (code == 0) code = create_pool(p, d);
-    for (uint32_t i = 0; code == 0 && i < p->num_steps; ++i) code = create_set(p, d, i);
-    if (code == 0) code = vulkan_allocate_commands(d, &p->commands);
-    if (code == 0) code = record(p, d, p->commands, 0);
-    if (code != 0) vulkan_program_destroy(p, d);
-    return code;
-}
-
-void vulkan_program_destroy(vulkan_program *p, vulkan_device *d) {
+static void destroy(vulkan_program *p, vulkan_device *d) {
     if (d->device != NULL) {
         d->vk.DeviceWaitIdle(d->device);
         if (p->queries != 0) d->vk.DestroyQueryPool(d->device, p->queries, NULL);
@@ -217,7 +220,7 @@ void vulkan_program_destroy(vulkan_program *p, vulkan_device *d) {
         for (uint32_t i = 0; p->pipelines != NULL && i < p->network->num_kernels; ++i)
             if (p->pipelines[i] != 0) d->vk.DestroyPipeline(d->device, p->pipelines[i], NULL);
         if (p->cache != 0) d->vk.DestroyPipelineCache(d->device, p->cache, NULL);
-        for (uint32_t i = 0; i <= VULKAN_MAX_ARGUMENTS; ++i) {
+        for (uint32_t i = 0; i <= GPU_MAX_ARGUMENTS; ++i) {
             if (p->layouts[i] != 0) d->vk.DestroyPipelineLayout(d->device, p->layouts[i], NULL);
             if (p->set_layouts[i] != 0)
                 d->vk.DestroyDescriptorSetLayout(d->device, p->set_layouts[i], NULL);
@@ -231,10 +234,27 @@ void vulkan_program_destroy(vulkan_program *p, vulkan_device *d) {
     memset(p, 0, sizeof *p);
 }
 
+static int create(vulkan_program *p, vulkan_device *d) {
+    memset(p, 0, sizeof *p);
+    measure(p);
+    int code = check_limits(p, d);
+    p->pipelines = calloc(p->network->num_kernels, sizeof *p->pipelines);
+    p->sets = calloc(p->num_steps, sizeof *p->sets);
+    if (code == 0 && (p->pipelines == NULL || p->sets == NULL)) code = GPU_OUT_OF_MEMORY;
+    if (code == 0) code = create_memory(p, d);
+    if (code == 0) code = create_pipelines(p, d);
+    if (code == 0) code = create_pool(p, d);
+    for (uint32_t i = 0; code == 0 && i < p->num_steps; ++i) code = create_set(p, d, i);
+    if (code == 0) code = vulkan_allocate_commands(d, &p->commands);
+    if (code == 0) code = record(p, d, p->commands, 0);
+    if (code != 0) destroy(p, d);
+    return code;
+}
+
 /* Record the run that writes a time stamp behind every step. */
 static int prepare_timed(vulkan_program *p, vulkan_device *d) {
     if (p->timed_commands != NULL) return 0;
-    if (d->timestamp_bits == 0) return VULKAN_NO_TIMESTAMPS;
+    if (d->timestamp_bits == 0) return GPU_NO_TIMESTAMPS;
     int code = 0;
     if (p->queries == 0) {
         VkQueryPoolCreateInfo info = {.sType = VK_STRUCTURE_TYPE_QUERY_POOL_CREATE_INFO,
@@ -257,7 +277,7 @@ static int prepare_timed(vulkan_program *p, vulkan_device *d) {
 static int read_times(vulkan_program *p, vulkan_device *d, double *milliseconds) {
     uint32_t count = p->num_steps + 1;
     uint64_t *stamps = calloc(count, sizeof *stamps);
-    if (stamps == NULL) return VULKAN_OUT_OF_MEMORY;
+    if (stamps == NULL) return GPU_OUT_OF_MEMORY;
     VkResult result = d->vk.GetQueryPoolResults(
         d->device, p->queries, 0, count, count * sizeof *stamps, stamps, sizeof *stamps,
         VK_QUERY_RESULT_64_BIT | VK_QUERY_RESULT_WAIT_BIT);
@@ -273,15 +293,40 @@ static int read_times(vulkan_program *p, vulkan_device *d, double *milliseconds)
     return code;
 }
 
-int vulkan_program_run(vulkan_program *p, vulkan_device *d, const float *input, float *output,
-                       double *step_milliseconds) {
+int gpu_program_open(gpu_program **program) {
+    gpu_program *opened = calloc(1, sizeof *opened);
+    if (opened == NULL) return GPU_OUT_OF_MEMORY;
+    int code = vulkan_open(&opened->device, getenv("OFA_VULKAN_DEVICE"));
+    if (code == 0) {
+        code = create(&opened->program, &opened->device);
+        if (code != 0) vulkan_close(&opened->device);
+    }
+    if (code == 0)
+        *program = opened;
+    else
+        free(opened);
+    return code;
+}
+
+void gpu_program_close(gpu_program *program) {
+    destroy(&program->program, &program->device);
+    vulkan_close(&program->device);
+    free(program);
+}
+
+int gpu_program_run(gpu_program *program, const float *input, float *output,
+                    double *step_milliseconds) {
+    vulkan_program *p = &program->program;
+    vulkan_device *d = &program->device;
     int code = step_milliseconds != NULL ? prepare_timed(p, d) : 0;
     if (code != 0) return code;
     memcpy(p->host.mapped, input, p->input_bytes);
     code = vulkan_submit(d, step_milliseconds != NULL ? p->timed_commands : p->commands);
     if (code == 0 && step_milliseconds != NULL) code = read_times(p, d, step_milliseconds);
     if (code == 0)
-        memcpy(output, (unsigned char *)p->host.mapped + round_up(p->input_bytes),
+        memcpy(output, (unsigned char *)p->host.mapped + gpu_round_up(p->input_bytes),
                p->output_bytes);
     return code;
 }
+
+const char *gpu_program_explain(int code) { return vulkan_explain(code); }

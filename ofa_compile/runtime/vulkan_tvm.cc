@@ -179,7 +179,7 @@ class Kernel {
     if (p.pipeline != 0) return p;
     uint32_t count = NumBuffers();
     if (count > gpu.d.properties.limits.maxPerStageDescriptorStorageBuffers || count > kMaxBuffers)
-      Check(VULKAN_UNSUITABLE);
+      Check(GPU_UNSUITABLE);
     std::vector<VkDescriptorSetLayoutBinding> bindings(count);
     for (uint32_t i = 0; i < count; ++i)
       bindings[i] = {i, VK_DESCRIPTOR_TYPE_STORAGE_BUFFER, 1, VK_SHADER_STAGE_COMPUTE_BIT, nullptr};
@@ -191,7 +191,7 @@ class Kernel {
         gpu.d.vk.CreateDescriptorSetLayout(gpu.d.device, &set, nullptr, &p.set_layout),
         "CreateDescriptorSetLayout"));
     uint32_t scalar_bytes = 4 * (static_cast<uint32_t>(parameters.size()) - count);
-    if (scalar_bytes > kMaxScalarBytes) Check(VULKAN_UNSUITABLE);
+    if (scalar_bytes > kMaxScalarBytes) Check(GPU_UNSUITABLE);
     VkPushConstantRange range{VK_SHADER_STAGE_COMPUTE_BIT, 0, scalar_bytes};
     VkPipelineLayoutCreateInfo layout{};
     layout.sType = VK_STRUCTURE_TYPE_PIPELINE_LAYOUT_CREATE_INFO;
@@ -271,7 +271,7 @@ class Kernel {
       grid[2] = (grid[0] + kMost - 1) / kMost;
       grid[0] = kMost;
     }
-    if (grid[0] > kMost || grid[1] > kMost || grid[2] > kMost) Check(VULKAN_UNSUITABLE);
+    if (grid[0] > kMost || grid[1] > kMost || grid[2] > kMost) Check(GPU_UNSUITABLE);
     gpu.d.vk.CmdDispatch(commands, grid[0], grid[1], grid[2]);
   }
 
@@ -357,7 +357,7 @@ ffi::Module LoadModule(const ffi::Bytes& data) {
 class VulkanTimer final : public runtime::TimerNode {
  public:
   explicit VulkanTimer(Device device) : gpu_(GetGpu(device.device_id)) {
-    if (gpu_.d.timestamp_bits == 0) Check(VULKAN_NO_TIMESTAMPS);
+    if (gpu_.d.timestamp_bits == 0) Check(GPU_NO_TIMESTAMPS);
     VkQueryPoolCreateInfo info{};
     info.sType = VK_STRUCTURE_TYPE_QUERY_POOL_CREATE_INFO;
     info.queryType = VK_QUERY_TYPE_TIMESTAMP;

@@ -62,7 +62,7 @@ class Gpu {
     }
     auto buffer = std::make_unique<Buffer>(Buffer{{}, bytes, is_host});
     int code = vulkan_create_buffer(&d, bytes, is_host, &buffer->vk);
-    if (code == VULKAN_OUT_OF_MEMORY) {
+    if (code == GPU_OUT_OF_MEMORY) {
       Sync();
       Trim();
       code = vulkan_create_buffer(&d, bytes, is_host, &buffer->vk);

@@ -12,7 +12,8 @@ from ofa_compile.errors import DataError
 from ofa_compile.hardware.target_spec import TargetSpec, load_target
 from ofa_compile.options import FitLatencyOptions, default_workspace
 from ofa_compile.predictors import metrics
-from ofa_compile.predictors.latency import MIN_SAMPLES, LatencyPredictor, LatencyPredictorConfig
+from ofa_compile.predictors.latency import MIN_SAMPLES, LatencyPredictor
+from ofa_compile.predictors.latency_residual import LatencyPredictorConfig
 from ofa_compile.progress import ProgressCallback, no_progress
 from ofa_compile.space import search_space
 from ofa_compile.tuning.choose import database_path, tuned_configs

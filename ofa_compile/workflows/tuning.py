@@ -55,7 +55,7 @@ def tune_target(options: TuneOptions, progress: ProgressCallback = no_progress) 
     if not target.is_native:
         message = f"this machine cannot run code for '{target.name}', so it cannot tune for it"
         raise DeviceUnavailableError(message, hint="kernels use their defaults meanwhile")
-    if target.is_vulkan:
+    if target.is_gpu:
         message = f"'{target.name}' has no tuner yet: its kernels choose tiles by a rule"
         raise UserInputError(message, hint="tune for a CPU target")
     path = database_path(options.workspace or default_workspace(target.name), target)

@@ -4,14 +4,15 @@ import pytest
 
 from ofa_compile.errors import DeviceUnavailableError
 from ofa_compile.hardware import vulkan_devices
-from ofa_compile.hardware.vulkan_devices import VulkanDevice, check_vulkan, list_vulkan_devices
+from ofa_compile.hardware.gpu_device import GpuDevice
+from ofa_compile.hardware.vulkan_devices import check_vulkan, list_vulkan_devices
 
 
 @pytest.fixture
 def two_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     names = ("Fast GPU 9000", "llvmpipe")
     devices = tuple(
-        VulkanDevice(number=i, name=name, kind="discrete GPU", api_version="1.3", can_run=True)
+        GpuDevice(number=i, name=name, kind="discrete GPU", version="Vulkan 1.3", can_run=True)
         for i, name in enumerate(names)
     )
     monkeypatch.setattr(vulkan_devices, "list_vulkan_devices", lambda: devices)
@@ -41,7 +42,7 @@ def test_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_only_old_devices(monkeypatch: pytest.MonkeyPatch) -> None:
-    old = VulkanDevice(number=0, name="old", kind="other", api_version="1.0", can_run=False)
+    old = GpuDevice(number=0, name="old", kind="other", version="Vulkan 1.0", can_run=False)
     monkeypatch.setattr(vulkan_devices, "list_vulkan_devices", lambda: (old,))
     with pytest.raises(DeviceUnavailableError, match=r"version 1\.1"):
         check_vulkan()

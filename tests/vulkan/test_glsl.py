@@ -6,20 +6,21 @@ from typing import Any
 
 import pytest
 
+from ofa_compile.compiler.gpu import types
+from ofa_compile.compiler.gpu.kernels import generate_kernel
+from ofa_compile.compiler.gpu.source import KernelSource
 from ofa_compile.compiler.kernel_registry import GpuMachine, find_kernel
-from ofa_compile.compiler.vulkan import glsl_types
-from ofa_compile.compiler.vulkan.glsl import Shader
-from ofa_compile.compiler.vulkan.shaders import generate_kernel
+from ofa_compile.compiler.vulkan.backend import VulkanBackend
 from ofa_compile.compiler.workload import Add, GlobalPool, Pointwise, Workload
 from ofa_compile.errors import BuildError
 
 
-def shader(work: Workload) -> Shader:
+def shader(work: Workload) -> KernelSource:
     kernel = find_kernel(work, "gpu")
     assert kernel is not None
     machine = GpuMachine(8192)
     function: Any = kernel.build(work, kernel.configs(work, machine)[0], machine)
-    return generate_kernel(function, work.kind)
+    return generate_kernel(function, work.kind, VulkanBackend())
 
 
 def test_multiples_of_four_are_read_as_vectors() -> None:
@@ -28,7 +29,7 @@ def test_multiples_of_four_are_read_as_vectors() -> None:
 
 
 def test_buffers_say_how_they_are_used() -> None:
-    source = shader(Pointwise(49, 16, 24)).source
+    source = shader(Pointwise(49, 16, 24)).text
     assert source.count("restrict readonly buffer") == 3
     assert source.count("restrict writeonly buffer") == 1
 
@@ -44,7 +45,7 @@ def test_threads_and_memory_stay_within_what_every_device_has() -> None:
 
 
 def test_a_barrier_is_reached_by_all_threads() -> None:
-    lines = shader(GlobalPool(1, 49, 40)).source.splitlines()
+    lines = shader(GlobalPool(1, 49, 40)).text.splitlines()
     depth = 0
     for line in lines[: next(i for i, text in enumerate(lines) if "barrier" in text)]:
         depth += line.count("{") - line.count("}")
@@ -54,7 +55,7 @@ def test_a_barrier_is_reached_by_all_threads() -> None:
 def test_wide_grids_go_on_in_z() -> None:
     found = shader(Add(4 * 64 * 70_000))
     assert found.grid == (65535, 1, 2)
-    assert "gl_WorkGroupID.z * gl_NumWorkGroups.x" in found.source
+    assert "gl_WorkGroupID.z * gl_NumWorkGroups.x" in found.text
 
 
 @pytest.mark.parametrize(
@@ -70,9 +71,9 @@ def test_wide_grids_go_on_in_z() -> None:
     ],
 )
 def test_literals(value: float, dtype: str, text: str) -> None:
-    assert glsl_types.literal(value, dtype) == text
+    assert types.literal(value, dtype) == text
 
 
 def test_types_that_glsl_lacks() -> None:
     with pytest.raises(BuildError, match="no type for float32x8"):
-        glsl_types.type_name("float32x8")
+        types.type_name("float32x8")

@@ -3,138 +3,37 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from cases import ALL, CONFIGURED, every_configuration
 from launches import MACHINE, check
 
 from ofa_compile.cache import Cache
 from ofa_compile.compiler.kernel_registry import GpuMachine, find_kernel
-from ofa_compile.compiler.workload import (
-    Activate,
-    Add,
-    ChangeLayout,
-    Convolution,
-    Depthwise,
-    GatedPointwise,
-    GlobalPool,
-    Pointwise,
-    Pool,
-    ScaleChannels,
-    Workload,
-)
+from ofa_compile.compiler.workload import Pointwise, Workload
+from ofa_compile.hardware.target_spec import TargetSpec
 
 pytestmark = pytest.mark.vulkan
 
 
-def depthwise(size: int, kernel: int, stride: int, channels: int = 8, **fields: Any) -> Depthwise:
-    pad = kernel // 2
-    return Depthwise(
-        batch=fields.pop("batch", 1),
-        height=size,
-        width=size - 1,
-        kernel=(kernel, kernel),
-        stride=(stride, stride),
-        padding=(pad, pad, pad, pad),
-        channels=channels,
-        **fields,
-    )
-
-
-def convolution(inputs: int, outputs: int, **fields: Any) -> Convolution:
-    values: dict[str, Any] = {
-        "batch": 1,
-        "height": 7,
-        "width": 9,
-        "kernel": (3, 3),
-        "stride": (1, 1),
-        "padding": (1, 1, 1, 1),
-    }
-    return Convolution(in_channels=inputs, out_channels=outputs, **(values | fields))
-
-
-def pool(**fields: Any) -> Pool:
-    values: dict[str, Any] = {
-        "batch": 1,
-        "height": 9,
-        "width": 8,
-        "kernel": (3, 3),
-        "stride": (2, 2),
-        "padding": (1, 1, 1, 1),
-        "channels": 8,
-    }
-    return Pool(**(values | fields))
-
-
-PRODUCTS: list[Workload] = [
-    Pointwise(49, 16, 24, "hswish"),
-    Pointwise(7, 6, 10, "relu"),  # neither side a multiple of 4
-    Pointwise(9, 40, 6, "none", True),
-    Pointwise(1, 64, 12, "hsigmoid"),  # a dense layer, its depth shared by slices
-    Pointwise(130, 8, 36, "relu6", True),  # rows and columns beyond whole tiles
-    GatedPointwise(49, 24, 16, "relu", True),
-    GatedPointwise(50, 24, 16, batch=2),
-]
-WINDOWS: list[Workload] = [
-    depthwise(12, 3, 1, activation="relu"),
-    depthwise(11, 5, 2, activation="hswish"),
-    depthwise(9, 7, 1, batch=2),
-    depthwise(6, 3, 2, 6),
-    convolution(3, 16, input_layout="nchw", stride=(2, 2), activation="hswish"),
-    convolution(8, 12, has_residual=True, activation="relu"),
-    convolution(6, 6, batch=2),
-    convolution(8, 8, kernel=(1, 1), stride=(2, 2), padding=(0, 0, 0, 0)),
-]
-MAPS: list[Workload] = [
-    GlobalPool(2, 49, 40),
-    GlobalPool(1, 4, 6),
-    ScaleChannels(2, 9, 8),
-    ScaleChannels(1, 9, 6),
-    Add(260, "relu"),
-    Add(7),
-    Activate(260, "hswish"),
-    ChangeLayout(2, 6, 9, "nchw"),
-    ChangeLayout(1, 6, 9, "nhwc"),
-    pool(),
-    pool(reduction="mean"),
-    pool(reduction="mean", count_padding=True, channels=6),
-]
-
-
-@pytest.mark.parametrize(
-    "workloads", [PRODUCTS, WINDOWS, MAPS], ids=["products", "windows", "maps"]
-)
+@pytest.mark.parametrize("name", ALL)
 def test_agrees_with_numpy(
-    workloads: list[Workload], tmp_path: Path, cache: Cache, rng: np.random.Generator
+    name: str, vulkan: TargetSpec, tmp_path: Path, cache: Cache, rng: np.random.Generator
 ) -> None:
-    check(workloads, tmp_path, cache, rng)
+    check(ALL[name], vulkan, tmp_path, cache, rng)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "workload",
-    [
-        Pointwise(100, 72, 40, "hswish", True),
-        GatedPointwise(100, 72, 40, "none", True, batch=2),
-        depthwise(14, 5, 1, activation="relu"),
-        depthwise(14, 7, 2, activation="relu"),
-        convolution(16, 16, has_residual=True),
-    ],
-    ids=lambda workload: workload.kind,
-)
+@pytest.mark.parametrize("workload", CONFIGURED, ids=lambda workload: workload.kind)
 def test_every_configuration_is_right(
-    workload: Workload, tmp_path: Path, cache: Cache, rng: np.random.Generator
+    workload: Workload,
+    vulkan: TargetSpec,
+    tmp_path: Path,
+    cache: Cache,
+    rng: np.random.Generator,
 ) -> None:
-    kernel = find_kernel(workload, "gpu")
-    assert kernel is not None
-    configs = {
-        tuple(sorted(config.items()))
-        for wanted in (64, 1024, 100_000)
-        for config in kernel.configs(workload, GpuMachine(wanted))
-    }
-    assert len(configs) > 1
-    check([(workload, dict(config)) for config in sorted(configs)], tmp_path, cache, rng)
+    check(every_configuration(workload), vulkan, tmp_path, cache, rng)
 
 
 def test_small_layers_get_small_tiles() -> None:

@@ -18,7 +18,7 @@ from ofa_compile.bundle.network_meta import render_network_meta
 from ofa_compile.bundle.preprocess import Preprocessing
 from ofa_compile.cache import Cache
 from ofa_compile.compiler.build import CompiledNetwork, compile_onnx
-from ofa_compile.compiler.vulkan.shaders import spirv_of
+from ofa_compile.compiler.gpu.objects import code_of
 from ofa_compile.errors import UnsupportedOperatorError
 from ofa_compile.hardware.target_spec import TargetSpec
 
@@ -119,12 +119,12 @@ def test_the_validation_layer_is_silent(built: tuple[Path, CompiledNetwork]) -> 
 def test_shaders_are_valid(
     built: tuple[Path, CompiledNetwork], cache: Cache, tmp_path: Path
 ) -> None:
-    objects = sorted((cache.root / "shaders").rglob("*"))
+    objects = sorted((cache.root / "gpu-kernels").rglob("*"))
     files = [path for path in objects if path.is_file()]
     assert len(files) >= 8
     for number, path in enumerate(files):
         shader = tmp_path / f"{number}.spv"
-        shader.write_bytes(spirv_of(path.read_bytes()))
+        shader.write_bytes(code_of(path.read_bytes()))
         command = ["spirv-val", "--target-env", "vulkan1.1", str(shader)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -177,5 +177,5 @@ def test_an_operator_without_a_kernel(tmp_path: Path, vulkan: TargetSpec, cache:
     net.op("Tanh")
     net.classifier(4)
     path = net.save(tmp_path / "net.onnx")
-    with pytest.raises(UnsupportedOperatorError, match="'tanh' has no kernel for Vulkan"):
+    with pytest.raises(UnsupportedOperatorError, match="'tanh' has no kernel for GPUs"):
         compile_onnx(path, vulkan, tmp_path / "out", cache=cache)

@@ -1,1 +1,1 @@
-"""Vulkan: scheduled TIR -> GLSL -> SPIR-V, and the tables of a network for our own launcher."""
+"""Vulkan: GLSL, SPIR-V, and Vulkan as a device of TVM itself."""

@@ -85,14 +85,14 @@ def _pack_kernel(name: str, function: Any) -> bytes:
     ]
     # The host passes one extent for each launch tag behind the parameters.
     launch = [_GRID.get(str(tag), _IGNORED) for tag in attributes["tirx.kernel_launch_params"]]
-    spirv = compile_glsl(shader.source, name)
+    spirv = compile_glsl(shader.text, name)
     return b"".join(
         (
             _bytes(name.encode()),
             _words(parameters),
             _words(launch),
             struct.pack("<I", shader.is_folded),
-            _bytes(shader.source.encode()),
+            _bytes(shader.text.encode()),
             _bytes(spirv),
         )
     )

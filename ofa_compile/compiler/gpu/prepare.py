@@ -1,4 +1,4 @@
-"""ONNX file -> sources and shaders of a network for Vulkan: everything before the link."""
+"""ONNX file -> sources and kernels of a network for a GPU: everything before the link."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 from ofa_compile.cache import Cache
 from ofa_compile.compiler.emit_c import NetworkSource
+from ofa_compile.compiler.gpu.backend import backend_of
+from ofa_compile.compiler.gpu.kernels import compile_kernels, kernel_keys
+from ofa_compile.compiler.gpu.lower import GpuLowering
+from ofa_compile.compiler.gpu.tables import emit_tables
 from ofa_compile.compiler.import_onnx import import_onnx
 from ofa_compile.compiler.kernel_registry import GpuMachine
 from ofa_compile.compiler.objects import KernelObject
 from ofa_compile.compiler.pipeline import GPU_PASSES, run_passes
 from ofa_compile.compiler.plan import Plan
-from ofa_compile.compiler.vulkan.emit_tables import emit_tables
-from ofa_compile.compiler.vulkan.lower import GpuLowering
-from ofa_compile.compiler.vulkan.shaders import compile_shaders, shader_key
 
 if TYPE_CHECKING:
     from ofa_compile.hardware.target_spec import TargetSpec
 
 
-def prepare_vulkan(
+def prepare_gpu(
     onnx_path: Path,
     target: TargetSpec,
     cache: Cache,
@@ -39,9 +40,11 @@ def prepare_vulkan(
     run_passes(graph, GPU_PASSES)
     machine = GpuMachine.of(target)
     plan = GpuLowering(graph, machine, lambda workload: tuned.get(workload.key)).run()
-    objects = compile_shaders(plan, machine, cache, progress)
-    keys = [shader_key(step) for step in plan.steps]
+    backend = backend_of(target)
+    keys = kernel_keys(plan, backend)
+    distinct = dict(zip(keys, plan.steps, strict=True))
+    objects = compile_kernels(distinct, backend, machine, cache, progress)
     paths = {key: item.path for key, item in objects.items()}
-    source = emit_tables(plan, paths, keys, version_of(plan))
+    source = emit_tables(plan, paths, keys, version_of(plan), backend.toolkit())
     symbols = {number: objects[key].symbol for number, key in enumerate(keys)}
     return plan, list(objects.values()), symbols, source

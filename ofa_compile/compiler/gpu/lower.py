@@ -23,7 +23,7 @@ class GpuLowering(Lowering):
         UnsupportedOperatorError
             Always.
         """
-        msg = f"operator '{node.op}' has no kernel for Vulkan"
+        msg = f"operator '{node.op}' has no kernel for GPUs"
         hint = "compile for a CPU target, which takes every operator that TVM can lower"
         raise UnsupportedOperatorError(msg, hint=hint)
 

@@ -1,4 +1,4 @@
-"""Plan for a GPU -> `network.c` and `weights.bin`: what the Vulkan launcher links against."""
+"""Plan for a GPU -> `network.c` and `weights.bin`: what a launcher links against."""
 
 from __future__ import annotations
 
@@ -7,18 +7,21 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ofa_compile.compiler.emit_c import NetworkSource, join_constants
+from ofa_compile.compiler.gpu.backend import Toolkit
+from ofa_compile.compiler.gpu.objects import HEAD_BYTES
 from ofa_compile.compiler.plan import Plan, Ref, Step, place_buffers
 from ofa_compile.errors import BuildError
 
-# The most that a device may ask for (minStorageBufferOffsetAlignment).
+# The most that a Vulkan device may ask for (minStorageBufferOffsetAlignment); CUDA reads vectors
+# of 16 bytes.
 ALIGNMENT = 256
 _FLOAT_BYTES = 4
 
 _HEAD = """\
-/* Generated. One network as tables for the Vulkan launcher. */
+/* Generated. One network as tables for a GPU's launcher. */
 #include "ofa_embed.h"
 #include "ofa_network.h"
-#include "vulkan_network.h"
+#include "gpu_network.h"
 
 OFA_EMBED(ofa_weights, "weights.bin", "16");
 extern const unsigned char ofa_weights[] __attribute__((visibility("hidden")));
@@ -26,21 +29,23 @@ extern const unsigned char ofa_weights[] __attribute__((visibility("hidden")));
 
 _TAIL = """\
 
-static const vulkan_kernel KERNELS[] = {{
+static const gpu_kernel KERNELS[] = {{
 {kernels}
 }};
 
 {arguments}
 
-static const vulkan_step STEPS[] = {{
+static const gpu_step STEPS[] = {{
 {steps}
 }};
 
-const vulkan_network OFA_VULKAN_NETWORK = {{
+const gpu_network OFA_GPU_NETWORK = {{
     .weights = ofa_weights,
     .weights_bytes = {weights_bytes}u,
     .input_offset = {input_offset}u,
     .num_kernels = {num_kernels},
+    .built_for = "{built_for}",
+    .built_with = {built_with},
     .kernels = KERNELS,
     .steps = STEPS,
 }};
@@ -57,7 +62,7 @@ const ofa_network OFA_NETWORK = {{
 
 
 def emit_tables(
-    plan: Plan, shaders: Mapping[str, Path], keys: list[str], version: str
+    plan: Plan, kernels: Mapping[str, Path], keys: list[str], version: str, toolkit: Toolkit
 ) -> NetworkSource:
     """Generate the C file and the weights blob.
 
@@ -65,12 +70,14 @@ def emit_tables(
     ----------
     plan
         The steps.
-    shaders
-        Key -> object file of every distinct shader.
+    kernels
+        Key -> object file of every distinct kernel.
     keys
-        Key of every step's shader.
+        Key of every step's kernel.
     version
         Text that the library reports about itself.
+    toolkit
+        What compiled the kernels.
 
     Raises
     ------
@@ -78,29 +85,31 @@ def emit_tables(
         If the network needs more than 4 GiB.
     """
     tables = _Tables(plan)
-    numbers = {key: number for number, key in enumerate(shaders)}
-    text, kernels = _HEAD, []
-    for key, path in shaders.items():
-        symbol = f"ofa_shader_{numbers[key]}"
+    numbers = {key: number for number, key in enumerate(kernels)}
+    text, rows = _HEAD, []
+    for key, path in kernels.items():
+        symbol = f"ofa_kernel_{numbers[key]}"
         text += f'OFA_EMBED({symbol}, "{object_name(path)}", "16");\n'
-        text += f"extern const vulkan_kernel_head {symbol}[] "
+        text += f"extern const gpu_kernel_head {symbol}[] "
         text += '__attribute__((visibility("hidden")));\n'
-        kernels.append(f"    {{{symbol}, {path.stat().st_size - 16}}},")
+        rows.append(f"    {{{symbol}, {path.stat().st_size - HEAD_BYTES}}},")
     steps = [
         f"    {{{numbers[key]}, {int(waits)}, ARGUMENTS_{number}}},"
         for number, (key, waits) in enumerate(zip(keys, tables.waits(), strict=True))
     ]
     arguments = [
-        f"static const vulkan_argument ARGUMENTS_{number}[] = {{{tables.arguments(step)}}};"
+        f"static const gpu_argument ARGUMENTS_{number}[] = {{{tables.arguments(step)}}};"
         for number, step in enumerate(plan.steps)
     ]
     text += _TAIL.format(
-        kernels="\n".join(kernels),
+        kernels="\n".join(rows),
         arguments="\n".join(arguments),
         steps="\n".join(steps),
         weights_bytes=len(tables.weights),
         input_offset=tables.input_offset,
-        num_kernels=len(shaders),
+        num_kernels=len(kernels),
+        built_for=toolkit.architectures,
+        built_with=toolkit.driver_version,
         version=version,
         input_shape=", ".join(map(str, plan.input_shape)),
         output_shape=", ".join(map(str, plan.output_shape)),

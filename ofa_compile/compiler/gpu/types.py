@@ -1,4 +1,7 @@
-"""TIR data types, literals and operators in GLSL."""
+"""TIR data types, literals and operators in the words of kernels: GLSL's.
+
+CUDA's kernels are written in the same words, which `runtime/cuda_kernel.h` defines.
+"""
 
 from __future__ import annotations
 
@@ -25,22 +28,6 @@ _VECTORS = {
     "int32": "ivec",
     "uint32": "uvec",
     "bool": "bvec",
-}
-_EXTENSIONS = {
-    "float16": ("explicit_arithmetic_types_float16", "16bit_storage"),
-    "int64": ("explicit_arithmetic_types_int64",),
-    "uint64": ("explicit_arithmetic_types_int64",),
-    "int8": ("explicit_arithmetic_types_int8", "8bit_storage"),
-    "uint8": ("explicit_arithmetic_types_int8", "8bit_storage"),
-}
-# Optional features of a device that code with such a type needs.
-FEATURES = {
-    "float16": "shaderFloat16",
-    "float64": "shaderFloat64",
-    "int64": "shaderInt64",
-    "uint64": "shaderInt64",
-    "int8": "shaderInt8",
-    "uint8": "shaderInt8",
 }
 
 OPERATORS = {
@@ -107,36 +94,30 @@ def split_lanes(dtype: str) -> tuple[str, int]:
     return (match[1], int(match[2])) if match else (dtype, 1)
 
 
-def extensions_of(dtype: str) -> tuple[str, ...]:
-    """Return the GLSL extensions that a type needs."""
-    names = _EXTENSIONS.get(split_lanes(dtype)[0], ())
-    return tuple(f"GL_EXT_shader_{name}" for name in names)
-
-
 def type_name(dtype: str) -> str:
-    """Spell a TIR type in GLSL.
+    """Spell a TIR type.
 
     Raises
     ------
     BuildError
-        If GLSL has no such type.
+        If GPUs have no such type.
     """
     base, lanes = split_lanes(dtype)
     if lanes == 1 and base in _SCALARS:
         return _SCALARS[base]
     if 2 <= lanes <= 4 and base in _VECTORS:
         return f"{_VECTORS[base]}{lanes}"
-    msg = f"GLSL has no type for {dtype}"
+    msg = f"kernels have no type for {dtype}"
     raise BuildError(msg)
 
 
-def literal(value: float, dtype: str) -> str:
-    """Spell a constant."""
+def literal(value: float, dtype: str, float_suffix: str = "") -> str:
+    """Spell a constant; in C++ a float needs the suffix "f" not to be a double."""
     base, _ = split_lanes(dtype)
     if base == "bool":
         return "true" if value else "false"
     if base.startswith("float"):
-        return _float_literal(float(value), base)
+        return _float_literal(float(value), base, float_suffix)
     number = int(value)
     if base == "int32":
         return str(number) if number > -(2**31) else "(-2147483647 - 1)"
@@ -145,7 +126,7 @@ def literal(value: float, dtype: str) -> str:
     return f"{_SCALARS[base]}({number}{'l' if base == 'int64' else ''})"
 
 
-def _float_literal(value: float, base: str) -> str:
+def _float_literal(value: float, base: str, suffix: str) -> str:
     if math.isnan(value) or math.isinf(value):
         bits = "0x7fc00000u" if math.isnan(value) else "0x7f800000u"
         sign = "-" if value < 0 else ""
@@ -154,6 +135,7 @@ def _float_literal(value: float, base: str) -> str:
     text = repr(value)
     if not set(text) & {".", "e"}:
         text += ".0"
+    text += suffix
     if value < 0:
         text = f"({text})"
     return text if base == "float32" else f"{_SCALARS[base]}({text})"

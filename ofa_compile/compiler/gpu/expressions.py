@@ -1,4 +1,4 @@
-"""TIR expressions in GLSL, and the names of everything they refer to."""
+"""TIR expressions as text, and the names of everything they refer to."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ofa_compile.compiler.vulkan.glsl_types import (
+from ofa_compile.compiler.gpu.types import (
     BITWISE,
     FUNCTIONS,
     OPERATORS,
@@ -23,9 +23,16 @@ from ofa_compile.errors import BuildError
 class Expressions:
     """Turns expressions into text.
 
-    Most become one GLSL expression. What must stay conditional (`if_then_else` guards reads that
+    Most become one expression. What must stay conditional (`if_then_else` guards reads that
     would be out of bounds) becomes a branch before the statement that uses it.
+
+    Attributes
+    ----------
+    float_suffix
+        What the language puts behind a float's digits.
     """
+
+    float_suffix = ""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -53,7 +60,7 @@ class Expressions:
         self.depth -= 1
 
     def temporary(self, kind: str, value: str | None = None) -> str:
-        """Declare a variable of a GLSL type."""
+        """Declare a variable of a type."""
         self.temporaries += 1
         name = f"t{self.temporaries}"
         self.line(f"{kind} {name}{'' if value is None else f' = {value}'};")
@@ -62,7 +69,7 @@ class Expressions:
     # Names
 
     def bind(self, node: Any, hint: str) -> str:
-        """Give a variable or buffer a name of its own (never a GLSL keyword: they start v_)."""
+        """Give a variable or buffer a name of its own (never a keyword: they start v_)."""
         stem = "v_" + re.sub(r"_+", "_", re.sub(r"\W", "_", hint)).strip("_")
         name, number = stem, 0
         while name in self.taken:
@@ -103,14 +110,14 @@ class Expressions:
     # Expressions
 
     def expression(self, node: Any) -> str:
-        """Return the GLSL of an expression."""
+        """Return the text of an expression."""
         kind = type(node).__name__
         method = getattr(self, f"_as_{kind}", None)
         if method is not None:
             return str(method(node))
         if kind in OPERATORS:
             return self._binary(node, kind)
-        msg = f"no GLSL for the expression {kind}"
+        msg = f"no GPU code for the expression {kind}"
         raise BuildError(msg)
 
     def _binary(self, node: Any, kind: str) -> str:
@@ -124,7 +131,7 @@ class Expressions:
 
     def _as_IntImm(self, node: Any) -> str:
         self.type_name(self.dtype(node))
-        return literal(node.value, self.dtype(node))
+        return literal(node.value, self.dtype(node), self.float_suffix)
 
     _as_FloatImm = _as_IntImm
 
@@ -213,7 +220,7 @@ class Expressions:
         if name in BITWISE:
             return f"({texts[0]} {BITWISE[name]} {texts[1]})"
         if name not in FUNCTIONS:
-            msg = f"no GLSL for the function {name}"
+            msg = f"no GPU code for the function {name}"
             raise BuildError(msg)
         return f"{FUNCTIONS[name]}({', '.join(texts)})"
 
@@ -237,10 +244,11 @@ class Expressions:
         return self.expression(arguments[0])
 
     def _call_sigmoid(self, node: Any, arguments: list[Any]) -> str:
-        return f"(1.0 / (1.0 + exp(-{self.expression(arguments[0])})))"
+        one = literal(1.0, self.dtype(node), self.float_suffix)
+        return f"({one} / ({one} + exp(-{self.expression(arguments[0])})))"
 
     def _call_erf(self, node: Any, arguments: list[Any]) -> str:
-        msg = "GLSL has no error function"
+        msg = "GPU kernels have no error function"
         raise BuildError(msg, hint="export the network with tanh-approximated GELU")
 
     def _call_bitwise_not(self, node: Any, arguments: list[Any]) -> str:
@@ -249,6 +257,6 @@ class Expressions:
     def _call_reinterpret(self, node: Any, arguments: list[Any]) -> str:
         pair = split_lanes(self.dtype(arguments[0]))[0], split_lanes(self.dtype(node))[0]
         if pair not in REINTERPRET:
-            msg = f"GLSL cannot read {pair[0]} as {pair[1]}"
+            msg = f"GPU kernels cannot read {pair[0]} as {pair[1]}"
             raise BuildError(msg)
         return f"{REINTERPRET[pair]}({self.expression(arguments[0])})"

@@ -1,4 +1,4 @@
-/* ofa_session.h for a network that runs on a Vulkan device. */
+/* ofa_session.h for a network that runs on a GPU. */
 #define _POSIX_C_SOURCE 200809L
 
 #include <pthread.h>
@@ -7,40 +7,50 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "gpu_program.h"
 #include "ofa_network.h"
 #include "ofa_session.h"
-#include "vulkan_device.h"
-#include "vulkan_program.h"
 
 static struct {
     pthread_mutex_t lock;
-    bool is_open;
+    gpu_program *program;
     pid_t owner; /* a forked child cannot use its parent's device */
-    vulkan_device device;
-    vulkan_program program;
+    bool is_registered;
 } session = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 static void close_device(void) {
-    if (session.is_open && session.owner == getpid()) {
-        vulkan_program_destroy(&session.program, &session.device);
-        vulkan_close(&session.device);
-    }
-    session.is_open = false;
+    if (session.program != NULL && session.owner == getpid())
+        gpu_program_close(session.program);
+    session.program = NULL;
+}
+
+static void close_session(void) {
+    if (pthread_mutex_trylock(&session.lock) != 0) return;
+    close_device();
+    pthread_mutex_unlock(&session.lock);
 }
 
 static int prepare(void) {
-    if (session.is_open && session.owner == getpid()) return OFA_OK;
-    session.is_open = false;
-    int code = vulkan_open(&session.device, getenv("OFA_VULKAN_DEVICE"));
-    if (code != 0) return code;
-    code = vulkan_program_create(&session.program, &session.device);
-    if (code != 0) {
-        vulkan_close(&session.device);
-        return code;
-    }
-    session.is_open = true;
+    if (session.program != NULL && session.owner == getpid()) return OFA_OK;
+    session.program = NULL;
     session.owner = getpid();
-    return OFA_OK;
+    int code = gpu_program_open(&session.program);
+    /* Called by dlclose, which unmaps our code, or at exit: no destructor, since that would come
+     * after those of the driver, which registered its own at the first use. */
+    if (code == 0 && !session.is_registered) session.is_registered = atexit(close_session) == 0;
+    return code;
+}
+
+size_t gpu_round_up(size_t bytes) { return (bytes + 255) / 256 * 256; }
+
+size_t gpu_input_bytes(void) {
+    const int64_t *s = OFA_NETWORK.input_shape;
+    return (size_t)(s[0] * s[1] * s[2] * s[3]) * sizeof(float);
+}
+
+size_t gpu_output_bytes(void) {
+    const int64_t *s = OFA_NETWORK.output_shape;
+    return (size_t)(s[0] * s[1]) * sizeof(float);
 }
 
 static double now_ms(void) {
@@ -61,13 +71,12 @@ static int run_locked(const float *input, float *output, int warmup, int repeats
     int code = prepare();
     for (int i = -warmup; code == OFA_OK && i < repeats; ++i) {
         double start = now_ms();
-        code = vulkan_program_run(&session.program, &session.device, input, output,
-                                  step_milliseconds);
+        code = gpu_program_run(session.program, input, output, step_milliseconds);
         if (code == OFA_OK && milliseconds != NULL && i >= 0) milliseconds[i] = now_ms() - start;
         if (step_milliseconds != NULL && i >= 0) step_milliseconds += OFA_NETWORK.num_steps;
     }
     /* The next call starts with a fresh device: this one answers nothing any more. */
-    if (code == VULKAN_DEVICE_LOST) close_device();
+    if (code == GPU_DEVICE_LOST) close_device();
     return code;
 }
 
@@ -110,13 +119,7 @@ const char *ofa_session_error(int code) {
     case OFA_MISALIGNED: return "a pointer is not aligned to 4 bytes";
     case OFA_OUT_OF_MEMORY: return "out of memory";
     case OFA_BAD_ARGUMENT: return "an argument is out of range";
-    default: return vulkan_explain(code);
+    default: return gpu_program_explain(code);
     }
 }
 
-/* dlclose unmaps the code: give the device back before. */
-__attribute__((destructor)) static void close_session(void) {
-    if (pthread_mutex_trylock(&session.lock) != 0) return;
-    close_device();
-    pthread_mutex_unlock(&session.lock);
-}

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ofa_compile.compiler.gpu.backend import Toolkit
+from ofa_compile.compiler.gpu.tables import ALIGNMENT, emit_tables
 from ofa_compile.compiler.plan import Plan, Ref, Step
-from ofa_compile.compiler.vulkan.emit_tables import ALIGNMENT, emit_tables
 from ofa_compile.compiler.workload import Add
 
 WORK = Add(64)
@@ -29,8 +30,10 @@ def chain(*steps: tuple[tuple[int, ...], int], num_buffers: int) -> Plan:
 
 def waits(plan: Plan, tmp_path: Path) -> list[int]:
     shader = tmp_path / "0123456789abcdef0123"
-    shader.write_bytes(bytes(20))
-    text = emit_tables(plan, {"key": shader}, ["key"] * len(plan.steps), "test").c_source
+    shader.write_bytes(bytes(68))
+    text = emit_tables(
+        plan, {"key": shader}, ["key"] * len(plan.steps), "test", Toolkit("1.0")
+    ).c_source
     return [int(flag) for flag in re.findall(r"\{0, (\d), ARGUMENTS_\d+\}", text)]
 
 
@@ -52,8 +55,8 @@ def test_offsets_suit_every_device(tmp_path: Path) -> None:
     plan.steps.append(Step(WORK, {}, (*constants, plan.output), Ref("buffer", 0), 1, 64))
     plan.output = Ref("buffer", 0)
     shader = tmp_path / "0123456789abcdef0123"
-    shader.write_bytes(bytes(20))
-    text = emit_tables(plan, {"key": shader}, ["key"] * 3, "test").c_source
+    shader.write_bytes(bytes(68))
+    text = emit_tables(plan, {"key": shader}, ["key"] * 3, "test", Toolkit("1.0")).c_source
     arguments = re.findall(r"\{[01], (\d+), (\d+)\}", text)
     assert len(arguments) > 8
     assert all(int(offset) % ALIGNMENT == 0 for offset, _ in arguments)

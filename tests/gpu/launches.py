@@ -15,13 +15,14 @@ import pytest
 
 from ofa_compile.bundle.native import NativeLibrary
 from ofa_compile.cache import Cache
+from ofa_compile.compiler.gpu import tables
+from ofa_compile.compiler.gpu.backend import backend_of
+from ofa_compile.compiler.gpu.kernels import compile_kernels, kernel_keys
 from ofa_compile.compiler.kernel_registry import Config, GpuMachine, find_kernel
-from ofa_compile.compiler.link import VULKAN_RUNTIME, Linker
+from ofa_compile.compiler.link import Linker, runtime_of
 from ofa_compile.compiler.plan import Plan, Ref, Step
-from ofa_compile.compiler.vulkan import emit_tables as tables
-from ofa_compile.compiler.vulkan.shaders import compile_shaders, shader_key
 from ofa_compile.compiler.workload import Workload
-from ofa_compile.hardware.target_spec import load_target
+from ofa_compile.hardware.target_spec import TargetSpec
 from ofa_compile.hardware.toolchain import find_linker
 from ofa_compile.tuning.references import make_case
 
@@ -32,6 +33,7 @@ MACHINE = GpuMachine(wanted_threads=64)  # so that small cases take large tiles,
 
 def check(
     items: Sequence[Workload | tuple[Workload, Config]],
+    target: TargetSpec,
     folder: Path,
     cache: Cache,
     rng: np.random.Generator,
@@ -50,7 +52,7 @@ def check(
         output = plan.new_buffer(case.expected.size)
         plan.steps.append(Step(work, config, tuple(refs), output, 1, case.expected.size))
         cases.append((case, config))
-    offsets, values = run_apart(plan, folder, cache)
+    offsets, values = run_apart(plan, target, folder, cache)
     for (case, config), offset in zip(cases, offsets, strict=True):
         size = case.expected.size
         result = values[offset // 4 : offset // 4 + size].reshape(case.expected.shape)
@@ -58,20 +60,23 @@ def check(
         assert error <= TOLERANCE, f"{case.workload} with {config}: error {error}"
 
 
-def run_apart(plan: Plan, folder: Path, cache: Cache) -> tuple[list[int], np.ndarray]:
+def run_apart(
+    plan: Plan, target: TargetSpec, folder: Path, cache: Cache
+) -> tuple[list[int], np.ndarray]:
     """Run the steps with a place for every buffer; return the places and the arena's values."""
     offsets, position = [], 0
     for num_bytes in plan.buffer_bytes:
         offsets.append(position)
         position += -(-num_bytes // tables.ALIGNMENT) * tables.ALIGNMENT
     plan.output_shape, plan.output = (1, position // 4), Ref("buffer", 0)
-    objects = compile_shaders(plan, MACHINE, cache)
-    keys = [shader_key(step) for step in plan.steps]
+    backend = backend_of(target)
+    keys = kernel_keys(plan, backend)
+    objects = compile_kernels(dict(zip(keys, plan.steps, strict=True)), backend, MACHINE, cache)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tables, "place_buffers", lambda *_: (offsets, position))
         paths = {key: item.path for key, item in objects.items()}
-        source = tables.emit_tables(plan, paths, keys, "test")
-    linker = Linker(find_linker(load_target("vulkan")), cache, VULKAN_RUNTIME)
+        source = tables.emit_tables(plan, paths, keys, "test", backend.toolkit())
+    linker = Linker(find_linker(target), cache, runtime_of(target.kind, target.platform))
     linker.link(folder, list(paths.values()), source.c_source, source.weights, "ofa_t_", None)
     with NativeLibrary(folder / "libsubnet.so", "ofa_t_") as library:
         shape = library.input_shape

@@ -1,0 +1,1 @@
+"""CUDA: C++ text, and machine code by nvcc, which needs no GPU."""

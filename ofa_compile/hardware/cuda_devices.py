@@ -1,0 +1,75 @@
+"""Which CUDA devices this machine has, asked of the driver itself."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+
+from ofa_compile.errors import DeviceUnavailableError
+from ofa_compile.hardware.gpu_device import GpuDevice, wanted_devices
+
+_DRIVER = "libcuda.so.1"
+_COMPUTE_CAPABILITY = (75, 76)  # attributes: major, minor
+_NO_DEVICE = 100
+_DRIVER_HINT = (
+    "install NVIDIA's driver (Debian: sudo apt-get install nvidia-driver), and in a container "
+    "pass the GPU through (--gpus all)"
+)
+
+
+@functools.cache
+def list_cuda_devices() -> tuple[GpuDevice, ...]:
+    """Return every device that the driver finds.
+
+    Raises
+    ------
+    DeviceUnavailableError
+        If there is no driver, or it cannot start.
+    """
+    try:
+        cuda = ctypes.CDLL(_DRIVER)
+    except OSError as err:
+        msg = f"no CUDA driver on this machine: {_DRIVER} cannot be loaded"
+        raise DeviceUnavailableError(msg, hint=_DRIVER_HINT) from err
+    result = cuda.cuInit(0)
+    if result == _NO_DEVICE:
+        return ()
+    version, count = ctypes.c_int(), ctypes.c_int()
+    result = result or cuda.cuDriverGetVersion(ctypes.byref(version))
+    result = result or cuda.cuDeviceGetCount(ctypes.byref(count))
+    if result != 0:
+        msg = f"CUDA cannot start here (error {result} of the driver)"
+        raise DeviceUnavailableError(msg, hint="does nvidia-smi work? Otherwise " + _DRIVER_HINT)
+    known = f"CUDA {version.value // 1000}.{version.value % 1000 // 10}"
+    return tuple(_describe(cuda, number, known) for number in range(count.value))
+
+
+def check_cuda() -> list[GpuDevice]:
+    """Return the devices that can run a bundle; the launcher takes the first.
+
+    Raises
+    ------
+    DeviceUnavailableError
+        If there is none, or OFA_CUDA_DEVICE names another.
+    """
+    devices = list_cuda_devices()
+    if not devices:
+        msg = "the CUDA driver finds no device on this machine"
+        hint = "does nvidia-smi show one, and does CUDA_VISIBLE_DEVICES hide it?"
+        raise DeviceUnavailableError(msg, hint=hint)
+    return wanted_devices(devices, "OFA_CUDA_DEVICE")
+
+
+def _describe(cuda: ctypes.CDLL, number: int, version: str) -> GpuDevice:
+    name, value = ctypes.create_string_buffer(256), ctypes.c_int()
+    cuda.cuDeviceGetName(name, len(name), number)
+    capability = ""
+    for attribute in _COMPUTE_CAPABILITY:
+        cuda.cuDeviceGetAttribute(ctypes.byref(value), attribute, number)
+        capability += str(value.value)
+    return GpuDevice(
+        number=number,
+        name=name.value.decode(errors="replace"),
+        kind=f"sm_{capability}",
+        version=version,
+    )

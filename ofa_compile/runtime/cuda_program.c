@@ -1,0 +1,215 @@
+/* gpu_program.h through CUDA's driver: memory, modules, and one graph for the whole run. */
+#include "gpu_program.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "cuda_device.h"
+#include "ofa_network.h"
+
+struct gpu_program {
+    cuda_device device;
+    CUdeviceptr weights, arena;
+    unsigned char *host; /* pinned: the input, then the output */
+    CUmodule *modules;   /* by kernel */
+    CUfunction *functions;
+    CUgraph graph;
+    CUgraphExec run;
+    CUevent *events; /* around every step; created when first wanted */
+};
+
+#define CALL(p, name, ...) cuda_check(&(p)->device, (p)->device.cu.name(__VA_ARGS__), #name)
+
+/* Arena and host memory */
+
+static int create_memory(gpu_program *p) {
+    const gpu_network *n = &OFA_GPU_NETWORK;
+    size_t host = gpu_round_up(gpu_input_bytes()) + gpu_output_bytes();
+    void *pinned = NULL;
+    int code = CALL(p, MemAlloc, &p->weights, n->weights_bytes);
+    if (code == 0) code = CALL(p, MemAlloc, &p->arena, OFA_NETWORK.arena_bytes);
+    if (code == 0) code = CALL(p, MemHostAlloc, &pinned, host, 0);
+    p->host = pinned;
+    if (code == 0) code = CALL(p, MemcpyHtoD, p->weights, n->weights, n->weights_bytes);
+    return code;
+}
+
+/* Kernels */
+
+/* A driver that refuses code may be too old, or the code may be for other GPUs. */
+static int explain_refusal(const gpu_program *p, int code) {
+    const cuda_device *d = &p->device;
+    if (code != GPU_NO_CODE && code != GPU_OLD_DRIVER) return code;
+    int needed = OFA_GPU_NETWORK.built_with, known = d->driver_version;
+    if (known / 1000 < needed / 1000)
+        return gpu_failed(GPU_OLD_DRIVER, "it knows CUDA %d.%d, the bundle is built with %d.%d",
+                          known / 1000, known % 1000 / 10, needed / 1000, needed % 1000 / 10);
+    return gpu_failed(GPU_NO_CODE, "%.60s is sm_%d, the bundle has %s", d->name, d->capability,
+                      OFA_GPU_NETWORK.built_for);
+}
+
+static int load_kernel(gpu_program *p, uint32_t number) {
+    const gpu_kernel_head *head = OFA_GPU_NETWORK.kernels[number].head;
+    int code = CALL(p, ModuleLoadData, &p->modules[number], head + 1);
+    if (code == 0)
+        code = CALL(p, ModuleGetFunction, &p->functions[number], p->modules[number], head->name);
+    return explain_refusal(p, code);
+}
+
+static int launch(gpu_program *p, const gpu_step *step) {
+    const gpu_kernel_head *head = OFA_GPU_NETWORK.kernels[step->kernel].head;
+    CUdeviceptr values[GPU_MAX_ARGUMENTS];
+    void *pointers[GPU_MAX_ARGUMENTS];
+    for (uint32_t i = 0; i < head->num_arguments; ++i) {
+        const gpu_argument *argument = &step->arguments[i];
+        values[i] = (argument->is_weight ? p->weights : p->arena) + argument->offset;
+        pointers[i] = &values[i];
+    }
+    return CALL(p, LaunchKernel, p->functions[step->kernel], head->grid[0], head->grid[1],
+                head->grid[2], head->threads[0], head->threads[1], head->threads[2], 0,
+                p->device.stream, pointers, NULL);
+}
+
+/* Launch all steps; with `events`, record one before the first and one behind each. */
+static int launch_steps(gpu_program *p, const CUevent *events) {
+    int code = events != NULL ? CALL(p, EventRecord, events[0], p->device.stream) : 0;
+    for (int32_t i = 0; code == 0 && i < OFA_NETWORK.num_steps; ++i) {
+        code = launch(p, &OFA_GPU_NETWORK.steps[i]);
+        if (code == 0 && events != NULL)
+            code = CALL(p, EventRecord, events[i + 1], p->device.stream);
+    }
+    return code;
+}
+
+static int upload_input(gpu_program *p) {
+    return CALL(p, MemcpyHtoDAsync, p->arena + OFA_GPU_NETWORK.input_offset, p->host,
+                gpu_input_bytes(), p->device.stream);
+}
+
+static int download_output(gpu_program *p) {
+    return CALL(p, MemcpyDtoHAsync, p->host + gpu_round_up(gpu_input_bytes()),
+                p->arena + OFA_NETWORK.output_offset, gpu_output_bytes(), p->device.stream);
+}
+
+/* Run every kernel once on zeros: drivers load code lazily, which a capture does not allow. */
+static int try_kernels(gpu_program *p) {
+    CUstream stream = p->device.stream;
+    int code = CALL(p, MemsetAsync, p->arena, 0, OFA_NETWORK.arena_bytes, stream);
+    if (code == 0) code = explain_refusal(p, launch_steps(p, NULL));
+    return code != 0 ? code : CALL(p, StreamSynchronize, stream);
+}
+
+/* Capture a whole run: input up, all steps, output down. */
+static int capture(gpu_program *p) {
+    CUstream stream = p->device.stream;
+    int code = CALL(p, StreamBeginCapture, stream, CU_STREAM_CAPTURE_MODE_THREAD_LOCAL);
+    if (code != 0) return code;
+    code = upload_input(p);
+    if (code == 0) code = launch_steps(p, NULL);
+    if (code == 0) code = download_output(p);
+    /* Even a capture that failed has to end. */
+    int end = CALL(p, StreamEndCapture, stream, &p->graph);
+    if (code == 0) code = end;
+    return code != 0 ? code : CALL(p, GraphInstantiate, &p->run, p->graph, 0);
+}
+
+static int create(gpu_program *p) {
+    const uint32_t count = OFA_GPU_NETWORK.num_kernels;
+    p->modules = calloc(count, sizeof *p->modules);
+    p->functions = calloc(count, sizeof *p->functions);
+    if (p->modules == NULL || p->functions == NULL) return GPU_OUT_OF_MEMORY;
+    int code = create_memory(p);
+    for (uint32_t i = 0; code == 0 && i < count; ++i) code = load_kernel(p, i);
+    if (code == 0) code = try_kernels(p);
+    return code != 0 ? code : capture(p);
+}
+
+/* Give back all that exists. Of a lost device every call fails, and changes nothing. */
+static void destroy(gpu_program *p) {
+    const cuda_functions *cu = &p->device.cu;
+    if (p->run != NULL) cu->GraphExecDestroy(p->run);
+    if (p->graph != NULL) cu->GraphDestroy(p->graph);
+    for (int32_t i = 0; p->events != NULL && i <= OFA_NETWORK.num_steps; ++i)
+        if (p->events[i] != NULL) cu->EventDestroy(p->events[i]);
+    for (uint32_t i = 0; p->modules != NULL && i < OFA_GPU_NETWORK.num_kernels; ++i)
+        if (p->modules[i] != NULL) cu->ModuleUnload(p->modules[i]);
+    if (p->host != NULL) cu->MemFreeHost(p->host);
+    if (p->arena != 0) cu->MemFree(p->arena);
+    if (p->weights != 0) cu->MemFree(p->weights);
+}
+
+int gpu_program_open(gpu_program **program) {
+    gpu_program *p = calloc(1, sizeof *p);
+    if (p == NULL) return GPU_OUT_OF_MEMORY;
+    int code = cuda_open(&p->device, getenv("OFA_CUDA_DEVICE"));
+    if (code != 0) {
+        free(p);
+        return code;
+    }
+    code = cuda_enter(&p->device);
+    if (code == 0) {
+        code = create(p);
+        cuda_leave(&p->device);
+    }
+    if (code == 0)
+        *program = p;
+    else
+        gpu_program_close(p);
+    return code;
+}
+
+void gpu_program_close(gpu_program *p) {
+    if (cuda_enter(&p->device) == 0) {
+        destroy(p);
+        cuda_leave(&p->device);
+    }
+    free(p->modules);
+    free(p->functions);
+    free(p->events);
+    cuda_close(&p->device);
+    free(p);
+}
+
+/* Runs */
+
+static int create_events(gpu_program *p) {
+    size_t count = (size_t)OFA_NETWORK.num_steps + 1;
+    if (p->events == NULL) p->events = calloc(count, sizeof *p->events);
+    int code = p->events == NULL ? GPU_OUT_OF_MEMORY : 0;
+    for (size_t i = 0; code == 0 && i < count; ++i)
+        if (p->events[i] == NULL) code = CALL(p, EventCreate, &p->events[i], CU_EVENT_DEFAULT);
+    return code;
+}
+
+/* One launch at a time instead of the graph, with the device's clock read behind each. */
+static int run_timed(gpu_program *p, double *milliseconds) {
+    int code = create_events(p);
+    if (code == 0) code = upload_input(p);
+    if (code == 0) code = launch_steps(p, p->events);
+    if (code == 0) code = download_output(p);
+    if (code == 0) code = CALL(p, StreamSynchronize, p->device.stream);
+    for (int32_t i = 0; code == 0 && i < OFA_NETWORK.num_steps; ++i) {
+        float elapsed = 0;
+        code = CALL(p, EventElapsedTime, &elapsed, p->events[i], p->events[i + 1]);
+        milliseconds[i] = (double)elapsed;
+    }
+    return code;
+}
+
+static int run_graph(gpu_program *p) {
+    int code = CALL(p, GraphLaunch, p->run, p->device.stream);
+    return code != 0 ? code : CALL(p, StreamSynchronize, p->device.stream);
+}
+
+int gpu_program_run(gpu_program *p, const float *input, float *output,
+                    double *step_milliseconds) {
+    int code = cuda_enter(&p->device);
+    if (code != 0) return code;
+    memcpy(p->host, input, gpu_input_bytes());
+    code = step_milliseconds != NULL ? run_timed(p, step_milliseconds) : run_graph(p);
+    if (code == 0) memcpy(output, p->host + gpu_round_up(gpu_input_bytes()), gpu_output_bytes());
+    cuda_leave(&p->device);
+    return code;
+}
+
+const char *gpu_program_explain(int code) { return gpu_explain(code, cuda_explain(code)); }

@@ -1,0 +1,46 @@
+#include "gpu_error.h"
+
+#include <ctype.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static _Thread_local char last_failure[160];
+
+int gpu_failed(int code, const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(last_failure, sizeof last_failure, format, arguments);
+    va_end(arguments);
+    return code;
+}
+
+void gpu_forget_failure(void) { last_failure[0] = '\0'; }
+
+const char *gpu_explain(int code, const char *text) {
+    static _Thread_local char both[512];
+    if (code < GPU_UNSUITABLE || code == GPU_NO_TIMESTAMPS || last_failure[0] == '\0')
+        return text;
+    snprintf(both, sizeof both, "%s (%s)", text, last_failure);
+    return both;
+}
+
+static bool contains(const char *text, const char *part) {
+    for (; *text != '\0'; ++text) {
+        size_t i = 0;
+        while (part[i] != '\0' &&
+               tolower((unsigned char)text[i]) == tolower((unsigned char)part[i]))
+            ++i;
+        if (part[i] == '\0') return true;
+    }
+    return false;
+}
+
+bool gpu_is_wanted(const char *wanted, uint32_t number, const char *name) {
+    if (wanted == NULL || *wanted == '\0') return true;
+    if (strspn(wanted, "0123456789") == strlen(wanted))
+        return strtoul(wanted, NULL, 10) == number;
+    return contains(name, wanted);
+}

@@ -1,0 +1,38 @@
+"""Stands for nvcc: compiles a kernel's text for the CPU, so that the driver beside it can run it.
+
+The "fat binary" is a shared library with the kernel and a function that runs its grid.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+MODERN = "Cuda compilation tools, release 13.0, V13.0.0 (for the CPU)"
+
+
+def main(arguments: list[str]) -> int:
+    if "--version" in arguments:
+        print(os.environ.get("OFA_SOFTWARE_NVCC", MODERN))
+        return 0
+    source = Path(next(a for a in arguments if a.endswith(".cu")))
+    output = arguments[arguments.index("-o") + 1]
+    includes = [a for a in arguments if a.startswith("-I")]
+    text = source.read_text(encoding="utf-8")
+    found = re.search(r"^(\w+)\(", text, re.MULTILINE)
+    assert found is not None, "no kernel"
+    flags = [f"-DOFA_KERNEL={found[1]}", f"-DOFA_HAS_BARRIER={int('barrier()' in text)}"]
+    wrapped = source.with_suffix(".cc")
+    wrapped.write_text(f'{text}\n#include "software_grid.h"\n', encoding="utf-8")
+    # In one piece, as a GPU would: no vectors across threads. Shared memory is static.
+    command = ["g++", "-std=c++17", "-O2", "-w", "-shared", "-fPIC", *flags, *includes]
+    command += [f"-I{HERE}", "-include", "software_cuda.h", str(wrapped), "-o", output]
+    return subprocess.run(command, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

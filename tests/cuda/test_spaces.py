@@ -1,0 +1,28 @@
+"""CUDA bundles of sampled subnets of every shipped space, run on the CPU, against PyTorch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sampled import check_subnets
+
+from ofa_compile.cache import Cache
+from ofa_compile.hardware.target_spec import TargetSpec
+from ofa_compile.space import search_spaces
+
+pytestmark = [pytest.mark.usefixtures("software"), pytest.mark.slow]
+
+
+@pytest.mark.parametrize("name", search_spaces())
+def test_subnets_agree_with_pytorch(
+    name: str, tmp_path: Path, cuda: TargetSpec, cache: Cache, rng: np.random.Generator
+) -> None:
+    check_subnets(name, 1, cuda, tmp_path, cache, rng)
+
+
+def test_a_batch_agrees_with_pytorch(
+    tmp_path: Path, cuda: TargetSpec, cache: Cache, rng: np.random.Generator
+) -> None:
+    check_subnets("ofa_mbv3_cifar", 1, cuda, tmp_path, cache, rng, batch=8)
