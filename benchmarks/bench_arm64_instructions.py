@@ -25,19 +25,21 @@ from __future__ import annotations
 import argparse
 import subprocess
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from arm64_cycles import CORES, blocks, by_symbol, cycles, find_mca
 from common import finish, parser, say, table
 from subnets import W10, fixed
 
+from ofa_compile.measurement.cycle_model import Disassembly, estimate_cycles, find_mca
 from ofa_compile.measurement.instruction_counts import InstructionCounts, count_instructions
 from ofa_compile.space import Architecture, macs, search_space
 
 RUNS = (1, 3)
 EMULATOR = ("qemu-aarch64", "-cpu", "max")
+CORES = ("cortex-a55", "cortex-a76", "neoverse-n1")
 RESOLUTIONS = (224, 192, 160, 208)
 TOP = 12
 
@@ -97,17 +99,19 @@ def measure(architecture: Architecture, options: argparse.Namespace) -> dict[str
         compiled = build(architecture, folder)
         program = str(compiled.executable)
         counts = per_run([program, "--raw", str(folder / "x.f32"), "--benchmark"])
+        code = Disassembly(compiled.executable)
+        sums = {name: sum(c.values()) for name, c in code.by_function(counts.by_address).items()}
         num_macs = sum(step["macs"] for step in compiled.steps)
         result: dict[str, Any] = {
             "architecture": architecture.to_dict(),
             "macs": macs(architecture),
             "instructions": counts.total,
             "per_four_macs": round(4 * counts.total / num_macs, 4),
-            "kernels": kernels(compiled, by_symbol(compiled.executable, counts.by_address)),
+            "kernels": kernels(compiled, sums),
         }
         if (mca := find_mca()) is not None:
-            work = blocks(compiled.executable, counts.by_address)
-            result["estimated"] = {c: cycles(mca, c, work, folder) for c in CORES}
+            work = code.blocks(counts.by_address)
+            result["estimated"] = {c: asdict(*estimate_cycles(mca, c, [work])) for c in CORES}
             result["estimated_with"] = mca
         if options.ncnn:
             result["ncnn"] = count_ncnn(folder, architecture.resolution, options)

@@ -11,95 +11,48 @@ learn a table from whole-network sums.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import argparse
 from pathlib import Path
 
 import numpy as np
 from authors import SPACE as PHONE_SPACE
 from authors import PhoneTable
 from common import data_folder, finish, parser, say, table
+from latency_models import (
+    HEADER,
+    Array,
+    Model,
+    Task,
+    base_only,
+    figures,
+    freest_ridge,
+    mean_figures,
+    ours,
+    row,
+    scaled_prior,
+    xgboost_features,
+    xgboost_one_hot,
+)
 from numpy.typing import NDArray
 
-from ofa_compile.predictors import metrics
-from ofa_compile.predictors.features import LatencyFeatures
-from ofa_compile.predictors.latency import LatencyPredictor, LatencyPredictorConfig
-from ofa_compile.predictors.latency_base import VARIANTS, LatencyBase
+from ofa_compile.predictors.latency import LatencyPredictor
 from ofa_compile.space.architecture import Architecture
 from ofa_compile.space.registry import search_space
 from ofa_compile.space.search_space import SearchSpace
 
 HELP_SPACE = "ofa_mbv3_d234_e346_k357_w1.0"
-Array = NDArray[np.float64]
-Model = Callable[[SearchSpace, list[Architecture], Array, list[Architecture], int], Array]
-
-
-def ours(
-    space: SearchSpace, train: list[Architecture], ms: Array, test: list[Architecture], seed: int
-) -> Array:
-    """Robust ridge on analytic features, XGBoost residual as far as cross-validation wants it."""
-    predictor = LatencyPredictor(space, config=LatencyPredictorConfig(seed=seed))
-    predictor.fit(train, ms)
-    return predictor.predict_indices(space, space.indices(test))
-
-
-def base_only(
-    space: SearchSpace, train: list[Architecture], ms: Array, test: list[Architecture], seed: int
-) -> Array:
-    """Leave the residual out: the robust ridge alone."""
-    config = LatencyPredictorConfig(seed=seed, use_residual=False)
-    predictor = LatencyPredictor(space, config=config)
-    predictor.fit(train, ms)
-    return predictor.predict_indices(space, space.indices(test))
-
-
-def xgboost_features(
-    space: SearchSpace, train: list[Architecture], ms: Array, test: list[Architecture], seed: int
-) -> Array:
-    """XGBoost alone on the same analytic features."""
-    features = LatencyFeatures(space)
-
-    def columns(architectures: list[Architecture]) -> Array:
-        batch = features.batch(space.indices(architectures))
-        return np.concatenate([batch.summary, batch.per_slot], axis=1)
-
-    return _xgboost(columns(train), ms, columns(test), seed)
-
-
-def xgboost_one_hot(
-    space: SearchSpace, train: list[Architecture], ms: Array, test: list[Architecture], seed: int
-) -> Array:
-    """XGBoost alone on the one-hot architecture encoding."""
-    return _xgboost(space.encode(train), ms, space.encode(test), seed)
-
-
-def floor(
-    space: SearchSpace, train: list[Architecture], ms: Array, test: list[Architecture], seed: int
-) -> Array:
-    """Fit the ridge's freest variant, for thousands of samples; no other one is tried."""
-    del seed
-    features = LatencyFeatures(space)
-    base, _ = LatencyBase.fit(features.batch(space.indices(train)), ms, VARIANTS[-1])
-    return base.predict(features.batch(space.indices(test)))
-
-
 MODELS: dict[str, Model] = {
     "ridge + XGBoost residual (ours)": ours,
     "ridge alone": base_only,
     "XGBoost, analytic features": xgboost_features,
     "XGBoost, one-hot": xgboost_one_hot,
 }
-
-
-def _xgboost(train: NDArray, ms: Array, test: NDArray, seed: int) -> Array:
-    """Fit and predict with settings that suit a few hundred samples."""
-    import xgboost
-
-    settings = {
-        "max_depth": 4, "eta": 0.05, "subsample": 0.8, "colsample_bytree": 0.5, "nthread": 1,
-        "seed": seed,
-    }  # fmt: skip
-    booster = xgboost.train(settings, xgboost.DMatrix(train, ms), num_boost_round=300)
-    return booster.predict(xgboost.DMatrix(test)).astype(np.float64)
+# From one data set to another: other device, or other batch.
+NEIGHBOURS = (
+    ("titan_xp_64", "2080ti_64"), ("2080ti_64", "titan_xp_64"), ("titan_xp_32", "2080ti_32"),
+    ("titan_xp_1", "2080ti_1"), ("2080ti_32", "2080ti_64"), ("2080ti_1", "2080ti_32"),
+)  # fmt: skip
+NUM_PRIOR = 300
 
 
 def load_help(path: Path) -> tuple[SearchSpace, list[Architecture], dict[str, Array]]:
@@ -108,15 +61,15 @@ def load_help(path: Path) -> tuple[SearchSpace, list[Architecture], dict[str, Ar
     with np.load(path, allow_pickle=False) as data:
         arrays = {name: data[name] for name in data.files}
     architectures = []
-    for row in range(len(arrays["resolution"])):
-        depths = arrays["depth"][row].tolist()
+    for number in range(len(arrays["resolution"])):
+        depths = arrays["depth"][number].tolist()
         architectures.append(
             Architecture(
                 space=HELP_SPACE,
-                resolution=int(arrays["resolution"][row]),
+                resolution=int(arrays["resolution"][number]),
                 depths=depths,
-                kernel_sizes=_stages(arrays["kernel_size"][row], depths),
-                expand_ratios=_stages(arrays["expand_ratio"][row], depths),
+                kernel_sizes=_stages(arrays["kernel_size"][number], depths),
+                expand_ratios=_stages(arrays["expand_ratio"][number], depths),
             )
         )
     latencies = {
@@ -133,7 +86,7 @@ def _stages(row: NDArray[np.int8], depths: list[int]) -> tuple[tuple[int, ...], 
 
 
 def evaluate(
-    space: SearchSpace,
+    task: Task,
     architectures: list[Architecture],
     ms: Array,
     model: Model,
@@ -147,17 +100,14 @@ def evaluate(
         order = np.random.default_rng(seed + repeat).permutation(len(architectures))
         train, test = order[:num_train], order[-1000:]
         predicted = model(
-            space,
+            task,
             [architectures[i] for i in train],
             ms[train],
             [architectures[i] for i in test],
             seed + repeat,
         )
-        errors = np.abs(metrics.relative_errors(ms[test], predicted))
-        results.append(
-            {**metrics.summary(ms[test], predicted), "median_error": float(np.median(errors))}
-        )
-    return {key: float(np.mean([item[key] for item in results])) for key in results[0]}
+        results.append(figures(ms[test], predicted))
+    return mean_figures(results)
 
 
 def main() -> None:
@@ -167,15 +117,23 @@ def main() -> None:
     args = options.parse_args()
     folder = data_folder(args.data)
     repeats = 1 if args.quick else 3
-    sizes = [100] if args.quick else [10, 20, 50, 100, 300]
+    sizes = [100] if args.quick else [10, 20, 50, 100, 200, 500]
     document: dict[str, object] = {"benchmark": "latency_predictor", "help": {}, "phone": {}}
 
     space, architectures, latencies = load_help(folder / "help" / "ofa_mbv3_gpu_latency.npz")
     if args.quick:
         latencies = {name: latencies[name] for name in ("titan_xp_64",)}
     document["help"] = _section(
-        args, "HELP", space, architectures, latencies, sizes, repeats, with_floor=not args.quick
+        args,
+        "HELP",
+        Task(space),
+        architectures,
+        latencies,
+        sizes,
+        repeats,
+        with_floor=not args.quick,
     )
+    document["adapting"] = _adapting(args, Task(space), architectures, latencies, repeats)
 
     space = search_space(PHONE_SPACE)
     phone = PhoneTable(folder / "ofa")
@@ -183,15 +141,15 @@ def main() -> None:
     count = 1200 if args.quick else 2000
     drawn = [space.sample(rng, resolution=int(rng.choice(phone.resolutions))) for _ in range(count)]
     document["phone"] = _section(
-        args, "Phone table", space, drawn, {"note10": phone.predict(drawn)}, sizes, repeats
+        args, "Phone table", Task(space), drawn, {"note10": phone.predict(drawn)}, sizes, repeats
     )
     finish(document, args)
 
 
 def _section(
-    args: object,
+    args: argparse.Namespace,
     title: str,
-    space: SearchSpace,
+    task: Task,
     architectures: list[Architecture],
     latencies: dict[str, Array],
     sizes: list[int],
@@ -200,57 +158,59 @@ def _section(
 ) -> dict[str, object]:
     """Run all models on some data sets at one size, and ours at all sizes."""
     results: dict[str, object] = {}
+    first = next(iter(MODELS))
     for name, ms in latencies.items():
         say(args, f"\n## {title}: {name}\n")
-        runs = {
-            (model, 100): evaluate(
-                space,
-                architectures,
-                ms,
-                function,
-                100,
-                repeats,
-                args.seed,  # type: ignore[attr-defined]
-            )
-            for model, function in MODELS.items()
-        }
-        first = next(iter(MODELS))
-        for size in sizes:
-            if size != 100:
-                runs[first, size] = evaluate(
-                    space,
-                    architectures,
-                    ms,
-                    ours,
-                    size,
-                    repeats,
-                    args.seed,  # type: ignore[attr-defined]
-                )
+
+        def run(model: Model, size: int, draws: int, ms: Array = ms) -> dict[str, float]:
+            return evaluate(task, architectures, ms, model, size, draws, args.seed)
+
+        runs = {(model, 100): run(function, 100, repeats) for model, function in MODELS.items()}
+        runs |= {(first, size): run(ours, size, repeats) for size in sizes if size != 100}
         if with_floor:
-            most = "ridge alone, 4,000 subnets"
-            runs[most, 4000] = evaluate(
-                space,
-                architectures,
-                ms,
-                base_only,
-                4000,
-                1,
-                args.seed,  # type: ignore[attr-defined]
-            )
-        rows = [
-            (
-                model, size, f"{100 * r['mape']:.2f} %", f"{100 * r['median_error']:.2f} %",
-                f"{100 * r['within_5_percent']:.1f} %", f"{100 * r['within_10_percent']:.1f} %",
-                f"{r['spearman']:.4f}", f"{r['kendall_tau']:.4f}",
-            )
-            for (model, size), r in runs.items()
-        ]  # fmt: skip
-        header = ("model", "training subnets", "MAPE", "median error", "within 5 %", "within 10 %")
-        say(args, table((*header, "Spearman", "Kendall"), rows))
+            runs["ridge alone, 4,000 subnets", 4000] = run(freest_ridge, 4000, 1)
+        say(args, table(HEADER, [row(*key, found) for key, found in runs.items()]))
         results[name] = [
-            {"model": model, "num_train": size, **figures}
-            for (model, size), figures in runs.items()
+            {"model": model, "num_train": size, **found} for (model, size), found in runs.items()
         ]
+    return results
+
+
+def _adapting(
+    args: argparse.Namespace,
+    task: Task,
+    architectures: list[Architecture],
+    latencies: dict[str, Array],
+    repeats: int,
+) -> list[dict[str, object]]:
+    """Predict one device from another's predictor and few subnets, and from those alone."""
+    results: list[dict[str, object]] = []
+    for source, target in NEIGHBOURS:
+        if source not in latencies or target not in latencies:
+            continue
+        for size in (10, 20):
+            found: dict[str, list[dict[str, float]]] = {}
+            for seed in range(args.seed, args.seed + repeats):
+                order = np.random.default_rng(seed).permutation(len(architectures))
+                old, new, test = order[:NUM_PRIOR], order[NUM_PRIOR:][:size], order[-1000:]
+                prior = LatencyPredictor(task.space)
+                prior.fit([architectures[i] for i in old], latencies[source][old])
+                subnets = [architectures[i] for i in new], latencies[target][new]
+                unseen = [architectures[i] for i in test]
+                for name, model, start in (
+                    ("adapted", ours, Task(task.space, prior=prior)),
+                    ("scaled", scaled_prior, Task(task.space, prior=prior)),
+                    ("afresh", ours, task),
+                ):
+                    predicted = model(start, *subnets, unseen, seed)
+                    found.setdefault(name, []).append(figures(latencies[target][test], predicted))
+            results += [
+                {"from": source, "to": target, "num_train": size, "how": name, **mean_figures(many)}
+                for name, many in found.items()
+            ]
+    say(args, f"\n## HELP: another device or batch, starting from {NUM_PRIOR} subnets of one\n")
+    rows = [(f"{r['from']} -> {r['to']}, {r['how']}", r["num_train"], r) for r in results]
+    say(args, table(HEADER, [row(*entry) for entry in rows]))  # type: ignore[arg-type]
     return results
 
 

@@ -33,13 +33,13 @@ LEVELS = {
     "measurement": 6,
     "report": 6,
     "search": 6,
-    "tuning": 6,
-    "workflows": 7,
-    "pipeline": 7,
-    "diagnosis": 7,
-    "cli": 8,
-    "__init__": 9,
-    "__main__": 9,
+    "tuning": 7,
+    "workflows": 8,
+    "pipeline": 8,
+    "diagnosis": 8,
+    "cli": 9,
+    "__init__": 10,
+    "__main__": 10,
 }
 # Parts of one level that know each other, and the one upward import: registering the kernels.
 ALSO_ALLOWED = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ofa_compile.errors import ArtifactError, DataError
-from ofa_compile.json_lines import append_lines, read_lines
+from ofa_compile.json_lines import append_lines, decode_record, encode_record, read_records
 from ofa_compile.space.architecture import Architecture
 
 SCHEMA_VERSION = 1
@@ -82,10 +81,7 @@ class LatencyRecord:
 
     def to_json(self) -> str:
         """Return the record as one line of JSON, without the line end."""
-        values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
-        values["architecture"] = json.loads(self.architecture.to_json())
-        document = {"schema_version": SCHEMA_VERSION, **values}
-        return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return encode_record(self, SCHEMA_VERSION, architecture=self.architecture.to_dict())
 
     @classmethod
     def from_json(cls, text: str) -> LatencyRecord:
@@ -96,31 +92,7 @@ class LatencyRecord:
         ArtifactError
             If the text is no record of this schema version.
         """
-        try:
-            document = json.loads(text)
-        except ValueError as error:
-            msg = f"not a JSON document: {text[:60]!r}"
-            raise ArtifactError(msg) from error
-        if not isinstance(document, dict):
-            msg = f"a latency record must be a JSON object, got {text[:60]!r}"
-            raise ArtifactError(msg)
-        version = document.pop("schema_version", None)
-        if version != SCHEMA_VERSION:
-            msg = (
-                f"latency record of schema version {version!r}; this version reads {SCHEMA_VERSION}"
-            )
-            raise ArtifactError(msg, hint="measure again, or use the version that wrote the file")
-        return cls._from_document(document)
-
-    @classmethod
-    def _from_document(cls, document: dict[str, Any]) -> LatencyRecord:
-        """Check the fields of a decoded record and build it."""
-        known = {item.name for item in dataclasses.fields(cls)}
-        required = {"architecture", "target", "target_fingerprint", "kind"}
-        unknown, missing = sorted(set(document) - known), sorted(required - set(document))
-        if unknown or missing:
-            msg = f"latency record with unknown fields {unknown} and missing fields {missing}"
-            raise ArtifactError(msg)
+        document = decode_record(text, SCHEMA_VERSION, cls, "latency record")
         if document["kind"] not in ("measurement", "estimate"):
             msg = f"kind must be 'measurement' or 'estimate', got {document['kind']!r}"
             raise ArtifactError(msg)
@@ -165,12 +137,8 @@ class LatencyDataset:
         ArtifactError
             If a complete line is no record, with file and line number.
         """
-        for number, line in enumerate(read_lines(self.path)[0], start=1):
-            try:
-                yield LatencyRecord.from_json(line)
-            except (ArtifactError, ValueError) as error:
-                msg = f"{self.path}, line {number}: {error}"
-                raise ArtifactError(msg, hint=getattr(error, "hint", None)) from error
+        hint = "measure again, or use the version that wrote the file"
+        return read_records(self.path, LatencyRecord.from_json, hint)
 
     def records(
         self,

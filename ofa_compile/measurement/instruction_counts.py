@@ -24,14 +24,19 @@ _FLAGS = ("-O2", "-shared", "-fPIC", "-fvisibility=hidden", "-std=c11", "-pthrea
 
 @dataclass(frozen=True)
 class InstructionCounts:
-    """Executions of each instruction of one run, by address, and their sum."""
+    """Executions of each instruction of one run, by address, their sum, and what it printed."""
 
     total: int
     by_address: Counter[int]
+    output: str = ""
 
 
 def count_instructions(
-    emulator: Sequence[str], command: Sequence[str], *, cache: Cache | None = None
+    emulator: Sequence[str],
+    command: Sequence[str],
+    *,
+    cache: Cache | None = None,
+    timeout_s: float | None = None,
 ) -> InstructionCounts:
     """Run a program in an emulator and count what it executes.
 
@@ -43,13 +48,15 @@ def count_instructions(
         The program and its arguments.
     cache
         Where the built plug-in is kept; the default one if None.
+    timeout_s
+        When to give up; never if None.
 
     Raises
     ------
     BuildError
         If the plug-in cannot be built (it needs a C compiler for this machine).
     MeasurementError
-        If the emulator takes no plug-ins, or the program fails.
+        If the emulator takes no plug-ins, or the program fails or takes too long.
     """
     cache = cache or Cache()
     with tempfile.TemporaryDirectory(prefix="ofa-count-") as folder:
@@ -57,7 +64,13 @@ def count_instructions(
         for api in _PLUGIN_APIS:
             plugin = _build_plugin(api, cache)
             arguments = [*emulator, "-plugin", f"{plugin},out={out}", *command]
-            done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+            try:
+                done = subprocess.run(
+                    arguments, capture_output=True, text=True, check=False, timeout=timeout_s
+                )
+            except subprocess.TimeoutExpired as error:
+                msg = f"{command[0]} took longer than {timeout_s} s in {emulator[0]}"
+                raise MeasurementError(msg) from error
             if "API version" not in done.stderr:
                 break
         if done.returncode != 0 or not out.is_file():
@@ -65,16 +78,16 @@ def count_instructions(
             msg = f"cannot count instructions of {command[0]} in {emulator[0]}: {reason}"
             hint = "install a qemu-user with plug-in support (Debian: qemu-user, not -static)"
             raise MeasurementError(msg, hint=hint)
-        return _parse(out.read_text(encoding="utf-8"))
+        return _parse(out.read_text(encoding="utf-8"), done.stdout)
 
 
-def _parse(text: str) -> InstructionCounts:
+def _parse(text: str, output: str) -> InstructionCounts:
     first, *lines = text.splitlines()
     by_address: Counter[int] = Counter()
     for line in lines:
         address, executions = line.split()
         by_address[int(address, 16)] += int(executions)
-    return InstructionCounts(int(first.split()[1]), by_address)
+    return InstructionCounts(int(first.split()[1]), by_address, output)
 
 
 def _build_plugin(api: int, cache: Cache) -> Path:

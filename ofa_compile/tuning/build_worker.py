@@ -70,22 +70,35 @@ def _build(request: dict[str, Any], reply: Reply) -> None:
 
     workload = workload_from_dict(request["workload"])
     machine = VectorMachine(**request["machine"])
+    prefix = request["prefix"]
     made = (
-        GenericCandidates(workload, request["configs"])
+        GenericCandidates(workload, request["configs"], prefix)
         if isinstance(workload, Generic)
-        else KernelCandidates(workload, request["configs"], machine)
+        else KernelCandidates(workload, request["configs"], machine, prefix)
     )
     folder = Path(request["folder"])
-    (folder / "kernels.o").write_bytes(compile_object(made.functions, request["tvm_target"]))
-    library = folder / "kernels.so"
-    command = [*request["linker"], *_LINK, "-o", str(library), str(folder / "kernels.o"), "-lm"]
+    library = reference = folder / "kernels.so"
+    objects = library.with_suffix(".o")
+    objects.write_bytes(compile_object(made.functions, request["tvm_target"]))
+    if request["is_native"]:
+        _link(request["linker"], objects, library)
+    elif made.reference:
+        # What is right has to be computed here.
+        reference = folder / "reference.so"
+        objects = reference.with_suffix(".o")
+        objects.write_bytes(compile_object(made.reference, request["host_target"]))
+        _link(request["host_linker"], objects, reference)
+    arrays, candidates = made.data(reference)
+    np.savez(folder / "data.npz", **arrays)  # type: ignore[arg-type]
+    reply(library=str(library), data=str(folder / "data.npz"), candidates=candidates)
+
+
+def _link(linker: list[str], objects: Path, library: Path) -> None:
+    command = [*linker, *_LINK, "-o", str(library), str(objects), "-lm"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     if done.returncode != 0:
         msg = f"linking failed: {done.stderr.strip()[:500]}"
         raise RuntimeError(msg)
-    arrays, candidates = made.data(library)
-    np.savez(folder / "data.npz", **arrays)  # type: ignore[arg-type]
-    reply(library=str(library), data=str(folder / "data.npz"), candidates=candidates)
 
 
 if __name__ == "__main__":

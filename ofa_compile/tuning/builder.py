@@ -17,7 +17,7 @@ from typing import Any
 from ofa_compile.compiler.kernel_registry import VectorMachine
 from ofa_compile.compiler.workload import Workload, workload_from_dict
 from ofa_compile.errors import TuningError
-from ofa_compile.hardware.target_spec import TargetSpec
+from ofa_compile.hardware.target_spec import TargetSpec, load_target
 from ofa_compile.hardware.toolchain import find_linker
 from ofa_compile.tuning.database import Config
 from ofa_compile.tuning.jobs import BuiltCandidate, BuiltJob, Job
@@ -26,6 +26,14 @@ from ofa_compile.tuning.worker import Worker, WorkerFailure
 _MODULE = "ofa_compile.tuning.build_worker"
 # The first answer includes importing TVM, on a busy machine.
 _TIMEOUT_S = 180.0
+
+
+def _host_tools(target: TargetSpec) -> dict[str, Any]:
+    """Return what builds code for this machine, where the target's code is for another."""
+    if target.is_native:
+        return {}
+    host = load_target("host")
+    return {"host_target": host.tvm_target, "host_linker": find_linker(host).command}
 
 
 class BuilderPool:
@@ -48,7 +56,9 @@ class BuilderPool:
         self._common: dict[str, Any] = {
             "machine": dataclasses.asdict(VectorMachine.of(target)),
             "tvm_target": target.tvm_target,
+            "is_native": target.is_native,
             "linker": find_linker(target).command,
+            **_host_tools(target),
             "max_configs": target.tuning.max_trials_per_task,
         }
         self._workers: list[Worker] = []
@@ -118,6 +128,8 @@ class BuilderPool:
             "workload": job.workload.to_dict(),
             "configs": list(job.configs),
             "folder": str(folder),
+            # Objects of different requests may be linked into one program.
+            "prefix": f"candidate_{next(self._numbers)}",
         }
         try:
             reply = self._ask(request)

@@ -32,24 +32,26 @@ class KernelCandidates:
     ----------
     functions
         C symbol -> PrimFunc.
+    reference
+        The one among them that `data` calls, if any, to learn what is right.
     """
 
     def __init__(
-        self, workload: Workload, configs: Sequence[Config], machine: VectorMachine
+        self, workload: Workload, configs: Sequence[Config], machine: VectorMachine, prefix: str
     ) -> None:
+        self.reference: dict[str, Any] = {}
         kernel = find_kernel(workload)
         assert kernel is not None
         self._kernel, self._workload = kernel, workload
         self._configs, self._machine = configs, machine
+        self._symbols = [f"{prefix}_{number}" for number in range(len(configs))]
         # As in a network, products over maps fetch the weights of what comes next.
         self._fetch_steps = [
             count_fetch_steps(kernel, workload, config, machine) for config in configs
         ]
         self.functions = {
-            f"candidate_{number}": kernel.build(
-                workload, config, machine, **({"fetches": True} if steps else {})
-            )
-            for number, (config, steps) in enumerate(zip(configs, self._fetch_steps, strict=True))
+            symbol: kernel.build(workload, config, machine, **({"fetches": True} if steps else {}))
+            for symbol, config, steps in zip(self._symbols, configs, self._fetch_steps, strict=True)
         }
 
     def data(self, library: Path) -> tuple[Arrays, Described]:
@@ -69,7 +71,7 @@ class KernelCandidates:
             pointers = [*inputs, *packed]
             described.append(
                 {
-                    "symbol": f"candidate_{number}",
+                    "symbol": self._symbols[number],
                     "num_tiles": tiles,
                     "pointers": pointers,
                     "fetch_steps": self._fetch_steps[number],
@@ -96,9 +98,11 @@ class GenericCandidates:
     ----------
     functions
         C symbol -> PrimFunc.
+    reference
+        The one among them that `data` calls, if any, to learn what is right.
     """
 
-    def __init__(self, workload: Generic, configs: Sequence[Config]) -> None:
+    def __init__(self, workload: Generic, configs: Sequence[Config], prefix: str) -> None:
         plain = parse_function(workload.tir)
         *self._inputs, self._output = [_size(buffer) for buffer in plain.params]
         self._seed = int(workload.key, 16)
@@ -106,9 +110,11 @@ class GenericCandidates:
         self._scratch: dict[str, list[int]] = {}
         for number, config in enumerate([{}, *configs]):
             scheduled = apply_trace(plain, config["trace"]) if "trace" in config else plain
-            symbol = f"candidate_{number - 1}" if number else _REFERENCE
+            symbol = f"{prefix}_{number - 1}" if number else f"{prefix}_{_REFERENCE}"
             self.functions[symbol], num_bytes = flat_function(scheduled)
             self._scratch[symbol] = [-(-size // 4) for size in num_bytes]
+        self._reference_symbol = f"{prefix}_{_REFERENCE}"
+        self.reference = {self._reference_symbol: self.functions[self._reference_symbol]}
 
     def data(self, library: Path) -> tuple[Arrays, Described]:
         """Return the arrays, and for every candidate what to call with which of them."""
@@ -122,7 +128,7 @@ class GenericCandidates:
         described = []
         for symbol, sizes in self._scratch.items():
             scratch = {f"{symbol}_{n}": np.zeros(size, np.float32) for n, size in enumerate(sizes)}
-            if symbol == _REFERENCE:
+            if symbol == self._reference_symbol:
                 arguments = [*inputs.values(), *scratch.values()]
                 arrays["expected"] = _call(library, symbol, arguments, self._output)
                 continue

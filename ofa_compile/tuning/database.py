@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 from collections.abc import Iterable, Iterator
@@ -12,7 +11,13 @@ from typing import Any, Literal
 
 from ofa_compile.compiler.workload import Workload, workload_from_dict
 from ofa_compile.errors import ArtifactError
-from ofa_compile.json_lines import append_lines, read_lines
+from ofa_compile.json_lines import (
+    append_lines,
+    decode_record,
+    encode_record,
+    read_lines,
+    read_records,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +29,8 @@ MIN_GAIN = 0.02
 _SPREAD_SHARE = 0.5
 
 Config = dict[str, Any]
+LatencyKind = Literal["measurement", "estimate"]
+KINDS: tuple[LatencyKind, ...] = ("measurement", "estimate")
 Status = Literal["ok", "wrong", "crash", "timeout", "build"]
 STATUSES: tuple[Status, ...] = ("ok", "wrong", "crash", "timeout", "build")
 
@@ -57,6 +64,8 @@ class TuningRecord:
         Whether the kernel takes this configuration on its own.
     trial_s
         Wall time that building and measuring took.
+    kind
+        `measurement` was read on a device, `estimate` comes from a model of it.
     """
 
     workload: Workload
@@ -70,13 +79,11 @@ class TuningRecord:
     roofline_share: float | None = None
     is_default: bool = False
     trial_s: float = 0.0
+    kind: LatencyKind = "measurement"
 
     def to_json(self) -> str:
         """Return the record as one line of JSON, without the line end."""
-        values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
-        values["workload"] = self.workload.to_dict()
-        document = {"schema_version": SCHEMA_VERSION, "kind": "measurement", **values}
-        return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return encode_record(self, SCHEMA_VERSION, workload=self.workload.to_dict())
 
     @classmethod
     def from_json(cls, text: str) -> TuningRecord:
@@ -87,18 +94,13 @@ class TuningRecord:
         ArtifactError
             If the text is no record of this schema version.
         """
+        document = decode_record(text, SCHEMA_VERSION, cls, "tuning record")
         try:
-            document = json.loads(text)
-            version = document.pop("schema_version", None)
-            if version != SCHEMA_VERSION:
-                msg = f"schema version {version!r}; this version reads {SCHEMA_VERSION}"
-                raise ArtifactError(msg)
-            document.pop("kind", None)
             workload = workload_from_dict(document.pop("workload"))
-            record = cls(workload=workload, **document)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            msg = f"not a tuning record: {text[:60]!r}"
+        except (TypeError, KeyError, AttributeError) as error:
+            msg = f"not a tuning record, as it has no workload: {text[:60]!r}"
             raise ArtifactError(msg) from error
+        record = cls(workload=workload, **document)
         record._check()
         return record
 
@@ -109,8 +111,9 @@ class TuningRecord:
             isinstance(value, list if name == "trace" else int)
             for name, value in self.config.items()
         )
-        if self.status not in STATUSES or not config_ok:
-            msg = f"status {self.status!r} or config {self.config!r} is not a tuner's"
+        if self.status not in STATUSES or self.kind not in KINDS or not config_ok:
+            msg = f"status {self.status!r}, kind {self.kind!r} or config {self.config!r} is not a "
+            msg += "tuner's"
             raise ArtifactError(msg)
         if self.status == "ok" and not (is_number and self.time_us and self.time_us > 0):
             msg = f"time_us of a record with status 'ok' must be positive, got {self.time_us!r}"
@@ -149,16 +152,10 @@ class TuningDatabase:
         ArtifactError
             If a complete line is no record, with file and line number.
         """
-        lines, is_torn = read_lines(self.path)
-        if is_torn:
+        if read_lines(self.path)[1]:
             logger.warning("%s ends in half a record, which is ignored", self.path)
-        for number, line in enumerate(lines, start=1):
-            try:
-                yield TuningRecord.from_json(line)
-            except ArtifactError as error:
-                msg = f"{self.path}, line {number}: {error}"
-                hint = "delete that line, or the file, and tune again"
-                raise ArtifactError(msg, hint=hint) from error
+        hint = "delete that line, or the file, and tune again"
+        return read_records(self.path, TuningRecord.from_json, hint)
 
     def results(self, fingerprint: str, code: str) -> TuningResults:
         """Return what today's kernels did on one kind of machine."""

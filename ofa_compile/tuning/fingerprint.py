@@ -26,9 +26,12 @@ def tuning_facts(target: TargetSpec, *, threads: int = 1) -> dict[str, Any]:
     """Return the facts that `tuning_fingerprint` hashes."""
     # One thread's times do not depend on how many cores there are.
     tvm_target = {k: v for k, v in target.tvm_target.items() if k != "num-cores"}
+    is_here = target.is_native and target.runner.kind != "rpc"
+    # Of a board or an emulated core, the target is all that is known wherever code is compiled.
+    machine = host.model_name() if is_here else f"{target.runner.kind} {target.name}"
     return {
-        "processor": host.model_name(),
-        "features": sorted(host.cpu_flags()),
+        "processor": machine,
+        "features": sorted(host.cpu_flags()) if is_here else [],
         "tvm": importlib.metadata.version("apache-tvm"),
         "threads": threads,
         "tvm_target": tvm_target,

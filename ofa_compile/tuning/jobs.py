@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ofa_compile.compiler.workload import Workload
-from ofa_compile.tuning.database import Config, Status
+from ofa_compile.tuning.database import Config, LatencyKind, Status
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ class BuiltCandidate:
     error
         Why it did not build; the rest is then empty.
     library, symbol
-        Shared library for the target, and the kernel's name in it.
+        Shared library for the target, and the kernel's name in it. Its object file lies beside it,
+        and for targets that this machine cannot run it is there alone.
     data
         NumPy archive of float32 arrays: what the kernel reads, and `expected`, the right output.
     pointers
@@ -93,6 +94,7 @@ class Runner(Protocol):
     """Checks and times built jobs on a device, isolated from this process."""
 
     num_parallel: int
+    kind: LatencyKind
 
     def submit(self, built: BuiltJob) -> Future[list[TrialResult]]:
         """Start running; gives one result per candidate, failures included."""

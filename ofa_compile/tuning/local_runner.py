@@ -12,7 +12,7 @@ from ofa_compile.compiler.link import runtime_folder
 from ofa_compile.errors import BuildError, DeviceUnavailableError, TuningError
 from ofa_compile.hardware.target_spec import TargetSpec
 from ofa_compile.hardware.toolchain import find_linker
-from ofa_compile.tuning.database import Status
+from ofa_compile.tuning.database import LatencyKind, Status
 from ofa_compile.tuning.jobs import BuiltCandidate, BuiltJob, TrialResult
 from ofa_compile.tuning.worker import Worker, WorkerFailure
 
@@ -56,6 +56,7 @@ class LocalRunner:
         If this machine cannot run the target's code.
     """
 
+    kind: LatencyKind = "measurement"
     num_parallel = 1  # more would disturb each other
 
     def __init__(self, target: TargetSpec, folder: Path, timing: TimingPlan | None = None) -> None:

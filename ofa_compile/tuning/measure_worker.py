@@ -15,21 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ofa_compile.compiler.plan import buffer_phase
+from ofa_compile.tuning.layout import OUTPUT, TOLERANCE, lay_out
+from ofa_compile.tuning.race import FINAL_ROUNDS, choose_finalists, relative_times
 from ofa_compile.tuning.serve import Reply, serve
-
-TOLERANCE = 2e-5
-"""Largest error allowed, relative to the largest expected value (float32 sums of many products)."""
 
 _PAGE = 4096
 _GUARD = 64  # values behind the output that no kernel may touch
 _GUARD_VALUE = np.float32(-123.5)
-_MAX_COPIES = 64
 _WARMUP_CALLS = 2
-# Besides the first candidate; they run this many times the rounds again.
-_FINALISTS = 2
-_FINAL_ROUNDS = 2
-
 Array = NDArray[np.float32]
 
 
@@ -89,50 +82,36 @@ def _load(
     library = ctypes.CDLL(candidate["library"])
     kernel = ctypes.cast(library[candidate["symbol"]], ctypes.c_void_p)
     names = candidate["pointers"]
-    constant_bytes = sum(arrays[n].nbytes for n in names if n.startswith("packed"))
-    copies = max(1, min(_MAX_COPIES, -(-2 * l2_bytes // max(1, constant_bytes))))
-    copies = copies if constant_bytes else 1
-    output = _place(np.full(out_size + _GUARD, np.nan, np.float32), 0)
+    layout = lay_out(
+        names,
+        {name: array.size for name, array in arrays.items()},
+        l2_bytes=l2_bytes,
+        fetch_steps=candidate["fetch_steps"],
+        fetch_bytes=candidate["fetch_bytes"],
+    )
+    output = np.full(out_size + _GUARD, np.nan, np.float32)
     output[out_size:] = _GUARD_VALUE
-    keep, rows = [output], list[list[int]]()
-    shared: dict[str, Array] = {}
-    for _ in range(copies):
-        row = []
-        for position, name in enumerate(names, start=1):
-            if name.startswith("packed"):
-                place = _place(arrays[name], len(keep))
-                keep.append(place)
-            else:
-                place = shared.setdefault(name, _place(arrays[name], position))
-            row.append(place.ctypes.data)
-        rows.append([*row, output.ctypes.data])
-    # What a call fetches on the way is what the next one reads.
-    first = next((place for place, name in enumerate(names) if name.startswith("packed")), 0)
-    following = rows[1:] + rows[:1]
-    pairs = zip(rows, following, strict=True)
-    pointers = [pointer for row, after in pairs for pointer in (*row, after[first])]
-    table = (ctypes.c_void_p * len(pointers))(*pointers)
+    keep = [
+        _place(output if place.array == OUTPUT else arrays[place.array], place.phase)
+        for place in layout.places
+    ]
+    pointers = [keep[index].ctypes.data for row in layout.rows for index in row]
     return _Loaded(
         kernel,
-        table,
+        (ctypes.c_void_p * len(pointers))(*pointers),
         len(names) + 1,
-        copies,
+        len(layout.rows),
         candidate["num_tiles"],
-        _fetch_stride(min(constant_bytes, candidate["fetch_bytes"]), candidate["fetch_steps"]),
-        output,
-        [*keep, *shared.values()],
+        layout.stride,
+        next(buffer for buffer, p in zip(keep, layout.places, strict=True) if p.array == OUTPUT),
+        keep,
     )
 
 
-def _fetch_stride(num_bytes: int, steps: int) -> int:
-    """Return how many values to fetch at each inner step, no more than a network would."""
-    return -(-num_bytes // (4 * steps)) if steps else 0
-
-
-def _place(values: Array, index: int) -> Array:
-    """Copy values to where the memory planner would put the buffer of that index in a page."""
+def _place(values: Array, phase: int) -> Array:
+    """Copy values to where the memory planner would put them: at `phase` within a page."""
     memory = np.empty(values.size + 2 * _PAGE // 4, np.float32)
-    start = (-memory.ctypes.data % _PAGE + buffer_phase(index)) // 4
+    start = (-memory.ctypes.data % _PAGE + phase) // 4
     place = memory[start : start + values.size]
     place[:] = values
     return place
@@ -152,9 +131,8 @@ def _difference(item: _Loaded, expected: Array) -> str | None:
 class _Race:
     """Times candidates in rounds: a busy moment hits all of them, and cancels in the ratios.
 
-    Every round gives each candidate one turn; what counts is the median over rounds of its time
-    over that of the first candidate. The best of them and the first then run more rounds among
-    themselves, so that nobody wins by luck.
+    Every round gives each candidate one turn. The best of them and the first then run more rounds
+    among themselves, so that nobody wins by luck (see `race`).
     """
 
     def __init__(
@@ -167,13 +145,10 @@ class _Race:
         """Return time and spread of every candidate, as in `TuningRecord`."""
         if not self._loaded:
             return {}
-        first = min(self._loaded)
-        times = self._rounds(list(self._loaded), rounds)
-        found = _relative(times, first)
-        order = sorted(found, key=lambda number: found[number][0])
-        finalists = sorted({first, *order[:_FINALISTS]})
+        found = relative_times(self._rounds(list(self._loaded), rounds))
+        finalists = choose_finalists(found)
         if len(finalists) > 1:
-            found.update(_relative(self._rounds(finalists, _FINAL_ROUNDS * rounds), first))
+            found.update(relative_times(self._rounds(finalists, FINAL_ROUNDS * rounds)))
         return found
 
     def _turn_length(self, number: int, turn_us: float) -> int:
@@ -192,19 +167,6 @@ class _Race:
                 seconds = _time(self._timer, self._loaded[number], self._calls[number])
                 times[number].append(seconds)
         return times
-
-
-def _relative(times: dict[int, list[float]], first: int) -> dict[int, tuple[float, float]]:
-    """Turn ratios to the first candidate into microseconds, with half their 16-84 % range."""
-    base = np.array(times[first])
-    scale = float(np.quantile(base, 0.25))
-    found = {}
-    for number, values in times.items():
-        ratios = np.array(values) / base if number != first else base / np.median(base)
-        low, high = np.quantile(ratios, [0.16, 0.84])
-        median = float(np.median(ratios))
-        found[number] = (scale * median, float(0.5 * (high - low) / median))
-    return found
 
 
 def _time(timer: Any, item: _Loaded, calls: int) -> float:

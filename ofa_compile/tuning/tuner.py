@@ -181,6 +181,7 @@ class Tuner:
             roofline_share=share,
             is_default=config == task.configs[0],
             trial_s=round(seconds, 4),
+            kind=self._runner.kind,
         )
 
     def _check_failures(self) -> None:

@@ -43,7 +43,9 @@ def tune_target(options: TuneOptions, progress: ProgressCallback = no_progress) 
     Raises
     ------
     DeviceUnavailableError
-        If this machine cannot run the target's code.
+        If neither this machine nor a board can run the target's code, and nothing estimates it.
+    MissingDependencyError
+        If what estimates it is not installed.
     UserInputError
         If the target is a GPU, whose kernels are not tuned.
     ArtifactError
@@ -52,8 +54,8 @@ def tune_target(options: TuneOptions, progress: ProgressCallback = no_progress) 
         If nothing can be built or run.
     """
     target = load_target(options.target)
-    if not target.is_native:
-        message = f"this machine cannot run code for '{target.name}', so it cannot tune for it"
+    if target.is_emulated and target.arch != "aarch64":
+        message = f"this machine cannot run code for '{target.name}', and nothing estimates it"
         raise DeviceUnavailableError(message, hint="kernels use their defaults meanwhile")
     if target.is_gpu:
         message = f"'{target.name}' has no tuner yet: its kernels choose tiles by a rule"
@@ -82,6 +84,7 @@ def tune_target(options: TuneOptions, progress: ProgressCallback = no_progress) 
     return {
         "database": str(path),
         "target": target.name,
+        "kind": runner.kind,
         "space": options.space if options.onnx is None else None,
         "coverage_before": dataclasses.asdict(before),
         "coverage": dataclasses.asdict(plan.coverage()),
@@ -153,10 +156,27 @@ def _workers(target: TargetSpec) -> Iterator[tuple[BuilderPool, Runner]]:
         # One core is left to the runner, so that building does not disturb it.
         builder = BuilderPool(target, max(1, cores - 1), Path(folder))
         try:
-            runner = LocalRunner(target, Path(folder))
+            runner = _runner(target, Path(folder))
             try:
                 yield builder, runner
             finally:
                 runner.close()
         finally:
             builder.close()
+
+
+def _runner(target: TargetSpec, folder: Path) -> Runner:
+    """Return what judges the target's candidates: this machine, boards, or a model of the core."""
+    if target.runner.kind == "rpc":
+        from ofa_compile.bundle.manifest import describe_target
+        from ofa_compile.remote.program import acquire_target_board, count_free_boards
+        from ofa_compile.tuning.board_runner import BoardRunner
+
+        description = describe_target(target)
+        num_boards = count_free_boards(description)
+        return BoardRunner(target, lambda: acquire_target_board(description), num_boards)
+    if target.is_emulated:
+        from ofa_compile.tuning.estimate_runner import EstimateRunner
+
+        return EstimateRunner(target)
+    return LocalRunner(target, folder)

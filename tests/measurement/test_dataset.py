@@ -62,7 +62,7 @@ def test_torn_last_line_is_ignored_and_cut_off(dataset: LatencyDataset) -> None:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("not json", "not a JSON document"),
+        ("not json", "no JSON document"),
         ("[1]", "JSON object"),
         ('{"schema_version":9}', "schema version 9"),
         ('{"schema_version":1,"extra":1}', "unknown fields"),

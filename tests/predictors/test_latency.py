@@ -11,8 +11,9 @@ import pytest
 from ofa_compile.errors import ArchitectureError, ArtifactError, DataError, NotFittedError
 from ofa_compile.predictors import metrics
 from ofa_compile.predictors.kernel_times import KernelTimes
-from ofa_compile.predictors.latency import LatencyPredictor, LatencyPredictorConfig
+from ofa_compile.predictors.latency import LatencyPredictor
 from ofa_compile.predictors.latency_base import VARIANTS, LatencyBase
+from ofa_compile.predictors.latency_residual import LatencyPredictorConfig
 from ofa_compile.predictors.slot_tables import SlotTables, slot_layers, slots_of
 from ofa_compile.space.architecture import Architecture
 from ofa_compile.space.layer_spec import LayerSpec

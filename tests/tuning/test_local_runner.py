@@ -2,54 +2,29 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
+from unfortunate_kernels import WORK, run_kernels, write_kernels
 
-from ofa_compile.compiler.workload import Activate, Depthwise, Pointwise
+from ofa_compile.compiler.workload import Depthwise, Pointwise
 from ofa_compile.errors import DeviceUnavailableError, MissingDependencyError
 from ofa_compile.hardware.target_spec import load_target
-from ofa_compile.hardware.toolchain import find_linker
 from ofa_compile.tuning.builder import BuilderPool
-from ofa_compile.tuning.jobs import BuiltCandidate, BuiltJob, Job, TrialResult
+from ofa_compile.tuning.jobs import BuiltCandidate, BuiltJob, Job
 from ofa_compile.tuning.local_runner import LocalRunner, TimingPlan
 
 HOST = load_target("host")
-WORK = Activate(64, "relu")
-# y = relu(x) over 64 values, in several unfortunate ways.
-KERNELS = """\
-#include <stdint.h>
-#define KERNEL(name, ...) \\
-    void name(const float *x, float *y, int32_t begin, int32_t end) { \\
-        (void)begin, (void)end; \\
-        for (int i = 0; i < 64; i++) y[i] = x[i] > 0 ? x[i] : 0; \\
-        __VA_ARGS__ \\
-    }
-KERNEL(right, )
-KERNEL(slow, for (volatile int i = 0; i < 100000; i++);)
-KERNEL(off_by_a_little, y[17] += 0.01f;)
-KERNEL(skips_one, y[63] = 0.0f / 0.0f;)
-KERNEL(overruns, y[64] = 1;)
-KERNEL(crashes, *(volatile int *)0 = 1;)
-KERNEL(hangs, for (;;) __asm__ volatile("");)
-"""
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("kernels")
     try:
-        compiler = find_linker(HOST).command
+        write_kernels(path, HOST)
     except MissingDependencyError as err:
         pytest.skip(str(err))
-    path = tmp_path_factory.mktemp("kernels")
-    (path / "kernels.c").write_text(KERNELS, encoding="utf-8")
-    command = [*compiler, "-O1", "-shared", "-fPIC", "-o", "kernels.so", "kernels.c"]
-    subprocess.run(command, cwd=path, check=True)
-    x = np.linspace(-1, 1, 64, dtype=np.float32)
-    np.savez(path / "data.npz", input_0=x, expected=np.maximum(x, 0))
     return path
 
 
@@ -60,18 +35,10 @@ def runner(tmp_path: Path) -> Iterator[LocalRunner]:
     made.close()
 
 
-def run(runner: LocalRunner, folder: Path, *symbols: str) -> list[TrialResult]:
-    candidates = tuple(
-        BuiltCandidate({}, None, folder / "kernels.so", symbol, folder / "data.npz", ("input_0",))
-        for symbol in symbols
-    )
-    return runner.submit(BuiltJob(Job(WORK, ({},) * len(symbols)), candidates, 0.0)).result(60)
-
-
 def test_right_ones_are_timed_and_the_faster_one_is_faster(
     runner: LocalRunner, folder: Path
 ) -> None:
-    slow, right = run(runner, folder, "slow", "right")
+    slow, right = run_kernels(runner, folder, "slow", "right")
     assert slow.status == right.status == "ok"
     assert slow.time_us is not None
     assert right.time_us is not None
@@ -82,12 +49,12 @@ def test_right_ones_are_timed_and_the_faster_one_is_faster(
 
 def test_each_failure_is_told_apart_and_the_others_go_on(runner: LocalRunner, folder: Path) -> None:
     names = ("right", "off_by_a_little", "skips_one", "overruns", "crashes", "hangs", "right")
-    results = run(runner, folder, *names)
+    results = run_kernels(runner, folder, *names)
     assert [r.status for r in results] == ["ok", *["wrong"] * 3, "crash", "timeout", "ok"]
     words = ["", "1.0e-02", "nan", "behind the end", "SIGSEGV", "no answer within 2 s", ""]
     for result, word in zip(results, words, strict=True):
         assert word in (result.error or "")
-    assert [r.status for r in run(runner, folder, "right")] == ["ok"]
+    assert [r.status for r in run_kernels(runner, folder, "right")] == ["ok"]
 
 
 def test_what_did_not_build_or_load_is_a_failure_too(runner: LocalRunner, folder: Path) -> None:

@@ -1,0 +1,151 @@
+/* Checks and times candidates of a tuner where there is no Python: on a board or in an emulator.
+
+       candidates DATA ROUNDS TURN_US [NUMBER...]
+
+   reads the float32 arrays in DATA, calls each candidate (or those of the numbers) once and compares
+   its output, then times those that are right in rounds of turns (none, where only the one call is
+   of interest). Says what it does as it goes, so
+   that a crash can be laid at the right door:
+
+       start NUMBER
+       wrong NUMBER ERROR         relative to the largest value; -1: wrote behind its output
+       time NUMBER MICROSECONDS   of a call, once a round */
+#include "candidates.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define PAGE 4096
+#define GUARD 64 /* values behind the output that no kernel may touch */
+#define GUARD_VALUE (-123.5f)
+#define WARMUP_CALLS 2
+
+static float *data;
+
+static void fail(const char *what) {
+    fprintf(stderr, "candidates: %s\n", what);
+    exit(1);
+}
+
+static void *allocate(size_t bytes) {
+    void *memory = malloc(bytes ? bytes : 1);
+    if (memory == NULL) fail("out of memory");
+    return memory;
+}
+
+/* Where the memory planner would put a buffer: at `phase` within a page. */
+static float *at_phase(size_t values, int phase) {
+    char *memory = allocate(values * sizeof(float) + 2 * PAGE);
+    size_t past = (size_t)((uintptr_t)memory % PAGE);
+    return (float *)(memory + (PAGE - past) % PAGE + (size_t)phase);
+}
+
+static void read_data(const char *path) {
+    FILE *file = fopen(path, "rb");
+    if (file == NULL) fail("cannot open the data");
+    size_t count = (size_t)ofa_num_values;
+    data = allocate(count * sizeof(float));
+    if (fread(data, sizeof(float), count, file) != count) fail("the data are too short");
+    fclose(file);
+}
+
+struct loaded {
+    void **table;
+    float *output;
+};
+
+/* Give a candidate buffers of its own: `copies` rows of pointers, each followed by what to fetch. */
+static struct loaded load(const struct ofa_candidate *c) {
+    float **places = allocate((size_t)c->num_places * sizeof(float *));
+    struct loaded result = {0};
+    for (int i = 0; i < c->num_places; i++) {
+        const struct ofa_array *a = &ofa_arrays[c->places[i].array];
+        int is_output = c->places[i].array == ofa_expected;
+        places[i] = at_phase((size_t)a->size + (is_output ? GUARD : 0), c->places[i].phase);
+        if (!is_output) {
+            memcpy(places[i], data + a->offset, (size_t)a->size * sizeof(float));
+            continue;
+        }
+        result.output = places[i];
+        for (int v = 0; v < a->size + GUARD; v++) places[i][v] = v < a->size ? NAN : GUARD_VALUE;
+    }
+    int entries = c->copies * (c->num_pointers + 1);
+    result.table = allocate((size_t)entries * sizeof(void *));
+    for (int i = 0; i < entries; i++) result.table[i] = places[c->rows[i]];
+    free(places);
+    return result;
+}
+
+/* Return the largest error relative to the largest expected value; -1 if the guard was hit. */
+static double difference(const float *output) {
+    const struct ofa_array *a = &ofa_arrays[ofa_expected];
+    const float *expected = data + a->offset;
+    double largest = 1.0, error = 0.0;
+    for (int i = 0; i < GUARD; i++)
+        if (output[a->size + i] != GUARD_VALUE) return -1.0;
+    for (int i = 0; i < a->size; i++) {
+        double off = fabs((double)output[i] - (double)expected[i]);
+        if (!(off <= error)) error = off; /* true for NaN */
+        if (fabs((double)expected[i]) > largest) largest = fabs((double)expected[i]);
+    }
+    return error / largest;
+}
+
+static double call(const struct ofa_candidate *c, const struct loaded *l, int calls) {
+    double s = ofa_time_kernel(
+        c->kernel, l->table, c->num_pointers, c->copies, c->tiles, c->stride, calls);
+    if (s < 0) fail("a kernel of so many pointers cannot be called");
+    return 1e6 * s / calls;
+}
+
+static void say_start(int number) {
+    printf("start %d\n", number);
+    fflush(stdout);
+}
+
+static void time_in_rounds(
+    const int *chosen, int count, const struct loaded *loaded, int rounds, double turn_us) {
+    int *calls = allocate((size_t)count * sizeof(int));
+    for (int i = 0; i < count; i++) {
+        const struct ofa_candidate *c = &ofa_candidates[chosen[i]];
+        say_start(chosen[i]);
+        call(c, &loaded[i], WARMUP_CALLS);
+        int some = c->copies / 4 > WARMUP_CALLS ? c->copies / 4 : WARMUP_CALLS;
+        double once = call(c, &loaded[i], some);
+        calls[i] = once > 0 && once < turn_us ? (int)(turn_us / once + 0.5) : 1;
+    }
+    for (int round = 0; round < rounds; round++) {
+        for (int step = 0; step < count; step++) {
+            int i = round % 2 == 0 ? step : count - 1 - step;
+            say_start(chosen[i]);
+            double us = call(&ofa_candidates[chosen[i]], &loaded[i], calls[i]);
+            printf("time %d %.6g\n", chosen[i], us);
+        }
+    }
+    free(calls);
+}
+
+int main(int argc, char **argv) {
+    if (argc < 4) fail("usage: candidates DATA ROUNDS TURN_US [NUMBER...]");
+    read_data(argv[1]);
+    int wanted = argc > 4 ? argc - 4 : ofa_num_candidates, count = 0;
+    int *chosen = allocate((size_t)wanted * sizeof(int));
+    struct loaded *loaded = allocate((size_t)wanted * sizeof(struct loaded));
+    for (int i = 0; i < wanted; i++) {
+        int number = argc > 4 ? atoi(argv[4 + i]) : i;
+        if (number < 0 || number >= ofa_num_candidates) fail("there is no such candidate");
+        say_start(number);
+        loaded[count] = load(&ofa_candidates[number]);
+        call(&ofa_candidates[number], &loaded[count], 1);
+        double error = difference(loaded[count].output);
+        if (error >= 0 && error <= ofa_tolerance)
+            chosen[count++] = number;
+        else
+            printf("wrong %d %.3g\n", number, error);
+    }
+    int rounds = atoi(argv[2]);
+    if (rounds > 0) time_in_rounds(chosen, count, loaded, rounds, atof(argv[3]));
+    return fflush(stdout) == 0 ? 0 : 1;
+}

@@ -1,0 +1,134 @@
+"""Runs candidates on boards behind TVM's RPC; what a board is lost with, another repeats."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+from ofa_compile.errors import BoardLostError, BuildError
+from ofa_compile.hardware.target_spec import TargetSpec
+from ofa_compile.tuning.board_pool import BoardPool, TuningBoard
+from ofa_compile.tuning.database import LatencyKind
+from ofa_compile.tuning.jobs import BuiltJob, TrialResult
+from ofa_compile.tuning.local_runner import TimingPlan
+from ofa_compile.tuning.program import CandidateLinker, CandidateProgram, ProgramReport
+from ofa_compile.tuning.race import FINAL_ROUNDS, choose_finalists
+
+_PROGRAM, _DATA = "candidates", "candidates.f32"
+# A job that costs so many boards is to blame itself.
+_MAX_BOARDS_LOST = 2
+# Loading data and starting, on a slow board.
+_SETUP_S = 20.0
+
+
+class BoardRunner:
+    """Runs jobs on whichever board is free.
+
+    Parameters
+    ----------
+    target
+        The boards' target.
+    take_board
+        Waits for a board and holds it; raises `DeviceError` if none can be had.
+    num_boards
+        How many to hold at once.
+    timing
+        How candidates are timed.
+    """
+
+    kind: LatencyKind = "measurement"
+
+    def __init__(
+        self,
+        target: TargetSpec,
+        take_board: Callable[[], TuningBoard],
+        num_boards: int,
+        timing: TimingPlan | None = None,
+    ) -> None:
+        self.num_parallel = num_boards
+        self._timing = timing or TimingPlan()
+        self._linker = CandidateLinker(target)
+        self._boards = BoardPool(take_board, num_boards)
+        self._threads = ThreadPoolExecutor(num_boards, "ofa-board")
+
+    def submit(self, built: BuiltJob) -> Future[list[TrialResult]]:
+        """Start running; gives one result per candidate, failures included."""
+        return self._threads.submit(self._run, built)
+
+    def close(self) -> None:
+        """Stop at once, whatever is under way, and give the boards back."""
+        self._boards.stop()
+        self._threads.shutdown(cancel_futures=True)
+        self._boards.close()
+
+    def _run(self, built: BuiltJob) -> list[TrialResult]:
+        results: dict[int, TrialResult] = {
+            number: TrialResult("build", candidate.error)
+            for number, candidate in enumerate(built.candidates)
+            if candidate.error is not None
+        }
+        numbers = [n for n in range(len(built.candidates)) if n not in results]
+        if numbers:
+            with tempfile.TemporaryDirectory(prefix="ofa-candidates-") as folder:
+                chosen = [built.candidates[number] for number in numbers]
+                try:
+                    program = self._linker.link(chosen, Path(folder))
+                    found = self._run_anywhere(program)
+                except BuildError as error:
+                    found = dict.fromkeys(range(len(chosen)), TrialResult("build", str(error)))
+                results.update({numbers[place]: result for place, result in found.items()})
+        return [results[number] for number in range(len(built.candidates))]
+
+    def _run_anywhere(self, program: CandidateProgram) -> dict[int, TrialResult]:
+        """Run on one board, and again on another if that one is lost."""
+        for attempt in range(1, _MAX_BOARDS_LOST + 1):
+            with self._boards.held() as board:
+                try:
+                    return self._run_on(board, program)
+                except BoardLostError as error:
+                    self._boards.forget(board, str(error))
+                    reason = TrialResult("crash", f"{attempt} boards were lost: {error}")
+        return dict.fromkeys(range(len(program.symbols)), reason)
+
+    def _run_on(self, board: TuningBoard, program: CandidateProgram) -> dict[int, TrialResult]:
+        """Run until every candidate has a result: one that fails is out, the others go on."""
+        board.put(_PROGRAM, program.executable.read_bytes())
+        board.put(_DATA, program.data.read_bytes())
+        results: dict[int, TrialResult] = {}
+        rounds = self._timing.rounds
+        while waiting := [n for n in range(len(program.symbols)) if n not in results]:
+            report, failed = self._call(board, waiting, rounds)
+            results.update(report.failures())
+            if failed is not None:
+                results.update(failed)
+                continue
+            times = report.times()
+            finalists = choose_finalists({n: (r.time_us or 0.0, 0.0) for n, r in times.items()})
+            if len(finalists) > 1:
+                final, failed = self._call(board, finalists, FINAL_ROUNDS * rounds)
+                times.update(failed or final.times())
+            return {**results, **times}
+        return results
+
+    def _call(
+        self, board: TuningBoard, numbers: Sequence[int], rounds: int
+    ) -> tuple[ProgramReport, dict[int, TrialResult] | None]:
+        """Run the program once; return what it said, and the result of one that ended it."""
+        timing = self._timing
+        arguments = [_DATA, str(rounds), str(timing.turn_us), *map(str, numbers)]
+        # Kernels that take longer than a turn run once in it.
+        limit_s = _SETUP_S + timing.timeout_s + 2e-6 * timing.turn_us * rounds * len(numbers)
+        done = board.run([_PROGRAM, *arguments], limit_s=limit_s)
+        report = ProgramReport.parse(done.output)
+        if done.status == 0 and not done.is_timed_out:
+            return report, None
+        if report.current is None:
+            msg = f"board {board.name} cannot run candidates ({done.status}): {done.output[:300]}"
+            raise BoardLostError(msg)
+        if done.is_timed_out:
+            result = TrialResult("timeout", f"no end within {limit_s:.0f} s")
+        else:
+            result = TrialResult("crash", f"the program ended with {done.status} on {board.name}")
+        return report, {report.current: result}

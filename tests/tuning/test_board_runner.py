@@ -1,0 +1,208 @@
+"""Tuning on boards: what is measured there, and what becomes of boards and jobs that fail."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from unfortunate_kernels import built_job, run_kernels, write_kernels
+
+from ofa_compile.errors import BoardLostError, DeviceUnavailableError, MissingDependencyError
+from ofa_compile.hardware.target_spec import load_target
+from ofa_compile.remote.session import ProgramResult
+from ofa_compile.tuning.board_runner import BoardRunner
+from ofa_compile.tuning.local_runner import TimingPlan
+
+HOST = load_target("host")
+TIMING = TimingPlan(rounds=4, turn_us=50.0, timeout_s=0.1)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("kernels")
+    try:
+        write_kernels(path, HOST)
+    except MissingDependencyError as err:
+        pytest.skip(str(err))
+    return path
+
+
+class FolderBoard:
+    """A board that is a folder of this machine; `before_run` may make it fail."""
+
+    def __init__(
+        self, folder: Path, before_run: Callable[[FolderBoard], None] = lambda board: None
+    ) -> None:
+        folder.mkdir()
+        self.name, self.folder, self.before_run = folder.name, folder, before_run
+        self.num_runs = 0
+        self.is_closed = self.is_cut = False
+
+    def put(self, name: str, data: bytes) -> None:
+        (self.folder / name).write_bytes(data)
+        (self.folder / name).chmod(0o755)
+
+    def run(self, command: Sequence[str], *, limit_s: float) -> ProgramResult:
+        self.before_run(self)
+        self.num_runs += 1
+        words = [str(self.folder / command[0]), *command[1:]]
+        try:
+            done = subprocess.run(
+                words, cwd=self.folder, capture_output=True, text=True, check=False, timeout=limit_s
+            )
+        except subprocess.TimeoutExpired as error:
+            text = (error.stdout or b"").decode()
+            return ProgramResult(status=-signal.SIGKILL, is_timed_out=True, output=text)
+        return ProgramResult(status=done.returncode, is_timed_out=False, output=done.stdout)
+
+    def interrupt(self) -> None:
+        self.is_cut = True
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+def runner_on(*boards: FolderBoard, num_boards: int | None = None) -> BoardRunner:
+    waiting = list(boards)
+
+    def take() -> FolderBoard:
+        if not waiting:
+            msg = "no board is free"
+            raise DeviceUnavailableError(msg)
+        return waiting.pop(0)
+
+    return BoardRunner(HOST, take, num_boards or len(boards), TIMING)
+
+
+def dies(board: FolderBoard) -> None:
+    msg = f"board {board.name} was struck by lightning"
+    raise BoardLostError(msg)
+
+
+def test_each_failure_is_told_apart_and_the_others_are_timed(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ofa_compile.tuning.board_runner._SETUP_S", 1.0)
+    board = FolderBoard(tmp_path / "board")
+    runner = runner_on(board)
+    symbols = ("right", "off_by_a_little", "skips_one", "overruns", "crashes", "hangs", "slow")
+    results = run_kernels(runner, folder, *symbols)
+    runner.close()
+    statuses = [result.status for result in results]
+    assert statuses == ["ok", "wrong", "wrong", "wrong", "crash", "timeout", "ok"]
+    right, off, skipping, overrunning, crashing, hanging, slow = results
+    assert right.time_us is not None
+    assert slow.time_us is not None
+    assert 0 < 2 * right.time_us < slow.time_us
+    assert off.error == "differs by 1.0e-02 of the largest value; 2e-05 is allowed"
+    assert "nan" in str(skipping.error)
+    assert overrunning.error == "wrote behind the end of its output"
+    assert crashing.error == "the program ended with -11 on board"
+    assert "no end within" in str(hanging.error)
+    assert board.is_closed
+
+
+def test_work_of_a_dying_board_is_repeated_on_another(folder: Path, tmp_path: Path) -> None:
+    weak, strong = FolderBoard(tmp_path / "weak", dies), FolderBoard(tmp_path / "strong")
+    runner = runner_on(weak, strong)
+    jobs = [runner.submit(built_job(folder, ["right"])) for _ in range(4)]
+    assert [job.result(60)[0].status for job in jobs] == ["ok"] * 4
+    runner.close()
+    assert (weak.num_runs, strong.num_runs) == (0, 4)
+    assert weak.is_closed
+    assert strong.is_closed
+
+
+def test_a_board_that_comes_back_is_taken_again(folder: Path, tmp_path: Path) -> None:
+    runner = runner_on(FolderBoard(tmp_path / "a", dies), FolderBoard(tmp_path / "b"), num_boards=1)
+    assert run_kernels(runner, folder, "right")[0].status == "ok"
+    runner.close()
+
+
+def test_a_job_that_costs_two_boards_is_a_crash(folder: Path, tmp_path: Path) -> None:
+    boards = [FolderBoard(tmp_path / name, dies) for name in "ab"]
+    runner = runner_on(*boards)
+    (result,) = run_kernels(runner, folder, "right")
+    runner.close()
+    assert result.status == "crash"
+    assert "2 boards were lost: board" in str(result.error)
+
+
+def test_without_a_board_there_is_no_tuning(folder: Path, tmp_path: Path) -> None:
+    runner = runner_on(FolderBoard(tmp_path / "a", dies), num_boards=1)
+    with pytest.raises(DeviceUnavailableError, match="no board is free"):
+        run_kernels(runner, folder, "right")
+    runner.close()
+
+
+def test_closing_cuts_what_is_under_way(folder: Path, tmp_path: Path) -> None:
+    started = threading.Event()
+
+    def hangs(board: FolderBoard) -> None:
+        started.set()
+        while not board.is_cut:
+            threading.Event().wait(0.01)
+        dies(board)
+
+    board = FolderBoard(tmp_path / "a", hangs)
+    runner = runner_on(board)
+    job = runner.submit(built_job(folder, ["right"]))
+    assert started.wait(30)
+    runner.close()
+    assert board.is_closed
+    assert job.exception() is not None
+
+
+def test_what_cannot_be_linked_did_not_build(folder: Path, tmp_path: Path) -> None:
+    runner = runner_on(FolderBoard(tmp_path / "a"))
+    (result,) = run_kernels(runner, folder, "missing")
+    runner.close()
+    assert result.status == "build"
+    assert "undefined" in str(result.error)
+
+
+@pytest.mark.slow
+def test_tuning_goes_on_when_a_board_dies(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TVM's tracker, three of its servers on loopback, and one that is killed in the middle."""
+    from boards import LocalTracker, StockBoard
+
+    from ofa_compile.cli.app import run_app
+    from ofa_compile.remote.session import Board
+    from ofa_compile.tuning.database import TuningDatabase
+
+    name = "x86-64" if load_target("x86-64").is_native else "arm64"
+    text = (Path(__file__).parents[2] / "targets" / f"{name}.toml").read_text(encoding="utf-8")
+    head, _, rest = text.partition("[runner]")
+    tracker = LocalTracker()
+    servers = [StockBoard("tuned", tracker.endpoint) for _ in range(3)]
+    run, killed = Board.run, threading.Event()
+
+    def run_or_die(board: Board, command: Sequence[str], *, limit_s: float) -> ProgramResult:
+        if str(servers[0].endpoint) in board.name and not killed.is_set():
+            killed.set()
+            servers[0].kill()
+        return run(board, command, limit_s=limit_s)
+
+    monkeypatch.setattr(Board, "run", run_or_die)
+    path = tmp_path / "loopback.toml"
+    where = f'kind = "rpc"\ntracker = "{tracker.endpoint}"\nkey = "tuned"'
+    path.write_text(f"{head}[runner]\n{where}\n[{rest.partition(chr(10) + '[')[2]}")
+    command = ["tune", "--target", str(path), "--resolution", "24", "--max-trials", "12"]
+    try:
+        tracker.wait_for("tuned", 3)
+        assert run_app([*command, "--workspace", str(tmp_path / "w"), "--json"]) == 0
+    finally:
+        for server in servers:
+            server.kill()
+        tracker.stop()
+    report = json.loads(capsys.readouterr().out)
+    assert killed.is_set()
+    assert report["trials"]["ok"] == report["num_trials"] == 12
+    assert {r.kind for r in TuningDatabase(Path(report["database"]))} == {"measurement"}
