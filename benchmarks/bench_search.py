@@ -11,22 +11,24 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from authors import RESOLUTIONS, SPACE, PhoneTable, authors_accuracy, published_subnets
 from common import data_folder, finish, parser, say, table
-from search_rivals import nevergrad_search, random_search, regularised_evolution
+from search_rivals import Rival, installed_rivals, random_search, regularised_evolution
 
 from ofa_compile.hardware.target_spec import load_target
 from ofa_compile.predictors import metrics
 from ofa_compile.predictors.estimate import LatencyEstimator
 from ofa_compile.predictors.latency import LatencyPredictor
 from ofa_compile.search.best import evolve_best
-from ofa_compile.search.config import BEST_CONFIG, PAPER_CONFIG
+from ofa_compile.search.config import BEST_CONFIG, PAPER_CONFIG, EvolutionConfig, scaled
 from ofa_compile.search.constraints import Limits
 from ofa_compile.search.pareto import hypervolume, non_dominated_mask
 from ofa_compile.search.problem import SearchProblem
@@ -38,8 +40,11 @@ from ofa_compile.space.registry import search_space
 CORNER = np.array([-0.5, 80.0])
 LIMITS_MS = (15.0, 20.0, 30.0, 40.0)
 NAMED = ("note10_lat-30ms", "flops-389M", "flops-482M")
-NUM_EVALUATIONS = 120_000
-# The others take longer and spread by far more than three seeds blur.
+PHONE_LIMITS_MS = (15.0, 20.0, 25.0, 30.0, 35.0, 40.0, 45.0, 50.0)
+HOST_LIMITS_MS = (3.0, 4.0, 5.0, 6.0, 8.0)
+METHOD_LIMITS_MS = (20.0, 30.0, 40.0)
+MANY, FEW = BEST_CONFIG.max_evaluations, BEST_CONFIG.max_evaluations // 100
+# The others spread by far more than three seeds blur.
 NUM_RIVAL_SEEDS = 3
 
 
@@ -174,60 +179,117 @@ def front(options: argparse.Namespace, accuracy: Any, latency: Any, name: str) -
     return {"runs": runs, "limits_ms": limits}
 
 
-def methods(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Compare ways to the best under one limit, at equal evaluations."""
+def seed_spread(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Search the best under many limits with several seeds, each on its own."""
     accuracy, phone = authors_accuracy(folder / "ofa"), PhoneTable(folder / "ofa")
-    space = search_space(SPACE)
-    paper = dataclasses.replace(PAPER_CONFIG, generations=NUM_EVALUATIONS // 100 - 1)
-    limit = 0.0
+    host = host_latency(options)
+    models = {
+        "phone table": (phone, options.limits or PHONE_LIMITS_MS),
+        f"host ({host.kind})": (host, options.limits or HOST_LIMITS_MS),
+    }
+    document: dict[str, Any] = {}
+    for model, (latency, limits) in models.items():
+        if options.model not in model:
+            continue
+        rows = {}
+        for limit in limits:
+            values = []
+            for seed in seeds(options):
+                task = limited_problem(accuracy, latency, limit)
+                best = evolve_best(task, np.random.default_rng(seed), BEST_CONFIG)
+                values.append(-100 * float(best.values[0, 0]))
+            rows[f"{limit:g} ms"] = values
+        say(options, f"\n## Best under one limit, {len(seeds(options))} seeds: {model}\n")
+        header = ("limit", "best", "worst", "spread")
+        cells = [
+            (limit, f"{max(row):.3f}", f"{min(row):.3f}", f"{np.ptp(row):.3f}")
+            for limit, row in rows.items()
+        ]
+        say(options, table(header, cells))
+        document[model] = rows
+    return document
 
-    def problem() -> SearchProblem:
-        limits = Limits(max_latency_ms=limit)
-        return SearchProblem(space, accuracy=accuracy, latency=phone, limits=limits)
 
-    def evolved(config: Any) -> Callable[[SearchProblem, np.random.Generator], float]:
-        return lambda task, rng: -float(evolve_best(task, rng, config).values[0, 0])
+def limited_problem(accuracy: Any, latency: Any, limit_ms: float) -> SearchProblem:
+    """Return the problem of the best under one limit."""
+    limits = Limits(max_latency_ms=limit_ms)
+    return SearchProblem(search_space(SPACE), accuracy=accuracy, latency=latency, limits=limits)
 
-    ways = {
-        "random search": lambda task, rng: random_search(task, rng, NUM_EVALUATIONS),
-        "regularised evolution": lambda task, rng: regularised_evolution(
-            task, rng, NUM_EVALUATIONS
-        ),
+
+def methods(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Compare ways to the best under one limit, at equal evaluations, many and few."""
+    accuracy, phone = authors_accuracy(folder / "ofa"), PhoneTable(folder / "ofa")
+    results: dict[str, Any] = {}
+    for limit in options.limits or METHOD_LIMITS_MS:
+        for count, ways in ((MANY, many_ways()), (FEW, few_ways())):
+            rows = {}
+            for name, way in ways.items():
+                rows[name] = rival_row(
+                    options,
+                    way,
+                    lambda: limited_problem(accuracy, phone, limit),  # noqa: B023
+                )
+            title = f"{limit:g} ms, {count} evaluations"
+            results[title] = rows
+            say(options, f"\n## Best under {title} (predicted accuracy, %)\n")
+            header = ("method", "seeds", "mean", "worst", "best", "evaluations", "seconds")
+            say(options, table(header, [rival_cells(*item) for item in rows.items()]))
+    return results
+
+
+def many_ways() -> dict[str, Rival]:
+    """Return the ways that score populations at once, with the default number of evaluations."""
+    paper = dataclasses.replace(PAPER_CONFIG, generations=MANY // PAPER_CONFIG.population - 1)
+    return {
+        "random search": lambda task, rng: random_search(task, rng, MANY),
+        "regularised evolution": lambda task, rng: regularised_evolution(task, rng, MANY),
         "the paper's evolution, 100 x 1200": evolved(paper),
         "ours": evolved(BEST_CONFIG),
     }
-    if nevergrad_search is not None:
-        # It asks for one architecture at a time, and takes far longer to ask than we to answer.
-        ways["Nevergrad, DiscreteLenglerOnePlusOne (a hundredth of the evaluations)"] = (
-            lambda task, rng: nevergrad_search(task, rng, NUM_EVALUATIONS // 100)
-        )
-    results: dict[str, Any] = {}
-    for limit in (20.0, 30.0, 40.0):
-        rows = []
-        for name, way in ways.items():
-            values, evaluations = [], []
-            started = time.monotonic()
-            for seed in list(seeds(options))[: None if name == "ours" else NUM_RIVAL_SEEDS]:
-                task = problem()
-                values.append(100 * way(task, np.random.default_rng(seed)))
-                evaluations.append(task.num_evaluated)
-            seconds = (time.monotonic() - started) / len(values)
-            results.setdefault(f"{limit:g} ms", {})[name] = {
-                "accuracy_percent": values,
-                "evaluations": evaluations,
-                "seconds": seconds,
-            }
-            rows.append(
-                (
-                    name, len(values), f"{np.mean(values):.3f}", f"{min(values):.3f}",
-                    f"{max(values):.3f}", f"{np.ptp(values):.3f}", int(np.median(evaluations)),
-                    f"{seconds:.2f}",
-                )
-            )  # fmt: skip
-        say(options, f"\n## Best under {limit:g} ms (predicted accuracy, %)\n")
-        header = ("method", "seeds", "mean", "worst", "best", "spread", "evaluations", "seconds")
-        say(options, table(header, rows))
-    return results
+
+
+def few_ways() -> dict[str, Rival]:
+    """Return all ways with a hundredth of that: other libraries take long to ask."""
+    paper = dataclasses.replace(PAPER_CONFIG, generations=FEW // PAPER_CONFIG.population - 1)
+    ways: dict[str, Rival] = {
+        "random search": lambda task, rng: random_search(task, rng, FEW),
+        "regularised evolution": lambda task, rng: regularised_evolution(task, rng, FEW),
+        "the paper's evolution, 100 x 12": evolved(paper),
+    }
+    for name, search_with in installed_rivals().items():
+        ways[name] = partial(search_with, count=FEW)
+    return ways | {"ours": evolved(scaled(BEST_CONFIG, FEW / MANY))}
+
+
+def evolved(config: EvolutionConfig) -> Rival:
+    """Return our search with other sizes, as one of the ways."""
+    return lambda task, rng: -float(evolve_best(task, rng, config).values[0, 0])
+
+
+def rival_row(
+    options: argparse.Namespace, way: Rival, problem: Callable[[], SearchProblem]
+) -> dict[str, Any]:
+    """Search in one way with several seeds."""
+    values, evaluations = [], []
+    started = time.process_time()
+    for seed in list(seeds(options))[:NUM_RIVAL_SEEDS]:
+        task = problem()
+        values.append(100 * way(task, np.random.default_rng(seed)))
+        evaluations.append(task.num_evaluated)
+    return {
+        "accuracy_percent": values,
+        "evaluations": evaluations,
+        "processor_seconds": (time.process_time() - started) / len(values),
+    }
+
+
+def rival_cells(name: str, row: dict[str, Any]) -> tuple[object, ...]:
+    """Return the cells of one way's line."""
+    values = row["accuracy_percent"]
+    return (
+        name, len(values), f"{np.mean(values):.3f}", f"{min(values):.3f}", f"{max(values):.3f}",
+        int(np.median(row["evaluations"])), f"{row['processor_seconds']:.2f}",
+    )  # fmt: skip
 
 
 def enumerated(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -314,6 +376,7 @@ def seeds(options: argparse.Namespace) -> range:
 PARTS = {
     "published": published,
     "fronts": fronts,
+    "seeds": seed_spread,
     "methods": methods,
     "enumerated": enumerated,
 }
@@ -324,6 +387,8 @@ def main() -> None:
     arguments = parser((__doc__ or "").split("\n")[0])
     arguments.add_argument("--data", type=Path, help="folder that holds ofa/")
     arguments.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    arguments.add_argument("--limits", nargs="+", type=float, metavar="MS", help="only these")
+    arguments.add_argument("--model", default="", help="part of a latency model's name: only it")
     arguments.add_argument(
         "--host-predictor", type=Path, help="from fit-latency --space w1.2; else the estimate"
     )
@@ -332,7 +397,20 @@ def main() -> None:
     document: dict[str, Any] = {"benchmark": "search"}
     for part in options.parts:
         document[part] = PARTS[part](options, folder)
+    # Parts and limits may be run one by one into one file.
+    if options.output and options.output.is_file():
+        document = merged(json.loads(options.output.read_text(encoding="utf-8")), document)
     finish(document, options)
+
+
+def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """Return what either has; where both do, what is new."""
+    both = {
+        key: merged(old[key], value) if isinstance(value, dict) else value
+        for key, value in new.items()
+        if isinstance(old.get(key), dict)
+    }
+    return {**old, **new, **both}
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ feasible accuracy that it saw.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from importlib.util import find_spec
 
 import numpy as np
 
@@ -23,8 +23,8 @@ _CHUNK = 5000
 def random_search(problem: SearchProblem, rng: np.random.Generator, count: int) -> float:
     """Score random architectures."""
     best = np.inf
-    for _ in range(count // _CHUNK):
-        values, violations = _score(problem, problem.sample(rng, _CHUNK))
+    for start in range(0, count, _CHUNK):
+        values, violations = _score(problem, problem.sample(rng, min(_CHUNK, count - start)))
         best = min(best, values[violations == 0, 0].min(initial=np.inf))
     return -float(best)
 
@@ -50,13 +50,13 @@ def regularised_evolution(problem: SearchProblem, rng: np.random.Generator, coun
     return -float(best)
 
 
-def _nevergrad_search(problem: SearchProblem, rng: np.random.Generator, count: int) -> float:
+def nevergrad_search(problem: SearchProblem, rng: np.random.Generator, count: int) -> float:
     """Ask Nevergrad's best discrete optimiser, one architecture at a time as it wants."""
     import nevergrad
 
-    counts = [len(gene.choices) for gene in problem.space.genes]
-    choices = [problem.resolution_choices.tolist(), *(list(range(n)) for n in counts[1:])]
-    space = nevergrad.p.Tuple(*(nevergrad.p.TransitionChoice(options) for options in choices))
+    space = nevergrad.p.Tuple(
+        *(nevergrad.p.TransitionChoice(options) for options in _options(problem))
+    )
     space.random_state.seed(int(rng.integers(2**31)))
     optimizer = nevergrad.optimizers.registry["DiscreteLenglerOnePlusOne"](space, budget=count)
     best = np.inf
@@ -69,6 +69,34 @@ def _nevergrad_search(problem: SearchProblem, rng: np.random.Generator, count: i
     return -best
 
 
+def optuna_search(problem: SearchProblem, rng: np.random.Generator, count: int) -> float:
+    """Ask Optuna's tree-structured Parzen estimator, one architecture at a time."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    sampler = optuna.samplers.TPESampler(seed=int(rng.integers(2**31)), multivariate=False)
+    study = optuna.create_study(direction="minimize", sampler=sampler)
+    spaces = {
+        str(number): optuna.distributions.CategoricalDistribution(options)
+        for number, options in enumerate(_options(problem))
+    }
+    best = np.inf
+    for _ in range(count):
+        trial = study.ask(spaces)
+        row = [trial.params[str(number)] for number in range(len(spaces))]
+        values, violations = _score(problem, np.array([row], dtype=np.int64))
+        study.tell(trial, float(values[0, 0] + 10 * violations[0]))
+        if violations[0] == 0:
+            best = min(best, float(values[0, 0]))
+    return -best
+
+
+def _options(problem: SearchProblem) -> list[list[int]]:
+    """Return the choices of each gene that may be searched."""
+    counts = [len(gene.choices) for gene in problem.space.genes]
+    return [problem.resolution_choices.tolist(), *(list(range(n)) for n in counts[1:])]
+
+
 def _score(problem: SearchProblem, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return problem.score(problem.space.mark_absent(rows))
 
@@ -76,13 +104,10 @@ def _score(problem: SearchProblem, rows: np.ndarray) -> tuple[np.ndarray, np.nda
 Rival = Callable[[SearchProblem, np.random.Generator, int], float]
 
 
-def _installed() -> Rival | None:
-    """Return the Nevergrad rival where it can be imported."""
-    try:
-        import nevergrad  # noqa: F401
-    except ImportError:
-        return None
-    return _nevergrad_search
-
-
-nevergrad_search: Any = _installed()
+def installed_rivals() -> dict[str, Rival]:
+    """Return the rivals from other libraries, those that can be imported."""
+    offered: dict[str, tuple[str, Rival]] = {
+        "Nevergrad, DiscreteLenglerOnePlusOne": ("nevergrad", nevergrad_search),
+        "Optuna, TPE": ("optuna", optuna_search),
+    }
+    return {name: way for name, (module, way) in offered.items() if find_spec(module)}

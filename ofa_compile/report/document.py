@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import groupby
+from statistics import median
 from typing import Any
 
 from ofa_compile.errors import ArtifactError
@@ -40,7 +41,7 @@ def build_document(
     front
         What `search` wrote as ``front.json``; its front may be empty.
     space, target
-        What was searched, and the target that blocks are estimated for.
+        What was searched, and the target that blocks not measured are estimated for.
     verification
         What `search --verify-top` wrote as ``verification.json``.
     latency_pairs
@@ -59,11 +60,12 @@ def build_document(
         If the front is not what `search` writes.
     """
     try:
-        blocks = _Blocks(space, target)
+        checked = (verification or {}).get("verified", ())
+        blocks = _Blocks(space, target, checked)
         marks = {_key(front[name]): name for name in ("knee", "best") if front.get(name)}
         members = front["front"]
         points = [_point(member, str(front["cost"]), marks, blocks) for member in members]
-        verified = [_verified(item) for item in (verification or {}).get("verified", ())]
+        verified = [_verified(item) for item in checked]
         cost_label = _cost_label(str(front["cost"]), members)
     except (KeyError, TypeError, AttributeError) as error:
         message = f"this is not the result of a search: {error!r}"
@@ -76,7 +78,6 @@ def build_document(
         "target": target.name,
         "cost_label": cost_label,
         "cost_is_latency": str(front["cost"]).startswith("latency_ms"),
-        "block_kind": "estimate",
         "points": points,
         "blocks": blocks.listed,
         "verified": verified,
@@ -94,33 +95,60 @@ def build_document(
 
 
 class _Blocks:
-    """The different blocks of all points, each listed once with its estimated time."""
+    """The different blocks of all points, each listed once with its time.
 
-    def __init__(self, space: SearchSpace, target: TargetSpec) -> None:
+    A block that was measured in some verified subnet has the median over those, the others an
+    estimate. Its label says all that the time depends on.
+    """
+
+    def __init__(
+        self, space: SearchSpace, target: TargetSpec, verified: Sequence[Mapping[str, Any]]
+    ) -> None:
         self._space, self._core = space, target.core
         self._estimator = LatencyEstimator(target)
+        self._measured = self._measured_ms(verified)
         self._places: dict[str, int] = {}
         self.listed: list[dict[str, Any]] = []
 
-    def of(self, architecture: Architecture) -> tuple[list[int], float]:
-        """Return the places of an architecture's blocks, and its share of the arithmetic peak."""
+    def of(self, architecture: Architecture) -> list[int]:
+        """Return the places of an architecture's blocks."""
+        return [self._place(layers) for layers in self._grouped(architecture).values()]
+
+    def roofline_share(self, architecture: Architecture, places: Sequence[int]) -> float:
+        """Return the share of the arithmetic peak that its blocks reach together."""
+        ms = sum(self.listed[place]["ms"] for place in places)
+        return _peak_ms(self._space.layers(architecture), self._core) / ms
+
+    def _grouped(self, architecture: Architecture) -> dict[tuple[int, int], list[LayerSpec]]:
         layers = self._space.layers(architecture)
         grouped = groupby(layers, key=lambda layer: (layer.stage, layer.block))
-        places = [self._place(tuple(group)) for _, group in grouped]
-        ms = sum(self.listed[place]["ms"] for place in places)
-        return places, _peak_ms(layers, self._core) / ms
+        return {key: list(group) for key, group in grouped}
 
-    def _place(self, layers: tuple[LayerSpec, ...]) -> int:
-        # The label says all that the time depends on; names of layers count the blocks before.
-        label = _block_label(layers)
-        place = self._places.get(label)
+    def _measured_ms(self, verified: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+        """Return the median measured time of each block's label."""
+        found: dict[str, list[float]] = {}
+        for item in verified:
+            times = {
+                (t["stage"], t["block"]): t["ms"] for t in item["measured"].get("blocks") or ()
+            }
+            architecture = Architecture.from_dict(dict(item["predicted"]["architecture"]))
+            for key, layers in self._grouped(architecture).items() if times else ():
+                found.setdefault(describe_block(layers)["label"], []).append(float(times[key]))
+        return {label: median(times) for label, times in found.items()}
+
+    def _place(self, layers: Sequence[LayerSpec]) -> int:
+        facts = describe_block(layers)
+        place = self._places.get(facts["label"])
         if place is None:
-            place = self._places[label] = len(self.listed)
-            ms = sum(self._estimator.layer_ms(layer) for layer in layers)
+            place = self._places[facts["label"]] = len(self.listed)
+            measured = self._measured.get(facts["label"])
+            estimate = sum(self._estimator.layer_ms(layer) for layer in layers)
+            ms = estimate if measured is None else measured
             self.listed.append(
                 {
-                    "label": label,
+                    **facts,
                     "ms": ms,
+                    "kind": "estimate" if measured is None else "measurement",
                     "roofline_share": _peak_ms(layers, self._core) / ms,
                 }
             )
@@ -133,25 +161,35 @@ def _peak_ms(layers: Sequence[LayerSpec], core: CoreSpec) -> float:
     return 1e3 * sum(layer.macs for layer in layers) / per_second
 
 
-def _block_label(layers: tuple[LayerSpec, ...]) -> str:
+def describe_block(layers: Sequence[LayerSpec]) -> dict[str, Any]:
+    """Return what a block looks like, and a label that says it all."""
     first, last = layers[0], layers[-1]
     spatial = next(
         (x for x in layers if x.kind in ("depthwise", "conv") and x.kernel_size > 1), first
     )
-    where = "stem" if first.stage < 0 else f"stage {first.stage + 1}, block {first.block + 1}"
+    name = "Stem" if first.stage < 0 else f"{first.stage + 1}.{first.block + 1}"
     if any(layer.kind == "linear" for layer in layers):
-        where = "head"
-    kind = f"k{spatial.kernel_size}" + (f" s{spatial.stride}" if spatial.stride > 1 else "")
-    squeeze = " SE" if any(layer.kind == "squeeze_excite" for layer in layers) else ""
-    widths = f"{first.in_channels}→{spatial.out_channels}→{last.out_channels}"
-    return f"{where}: {kind}{squeeze}, {widths}, {first.in_size} px"
+        name = "Head"
+    has_squeeze = any(layer.kind == "squeeze_excite" for layer in layers)
+    kind = f"{spatial.kernel_size}×{spatial.kernel_size}"
+    kind += f" /{spatial.stride}" if spatial.stride > 1 else ""
+    kind += " SE" if has_squeeze else ""
+    channels = [first.in_channels, spatial.out_channels, last.out_channels]
+    shape = f"{kind}, {'→'.join(map(str, channels))}, {first.in_size} px"
+    return {
+        "name": name,
+        "what": kind,
+        "channels": channels,
+        "pixels": first.in_size,
+        "label": f"{name}: {shape}",
+    }
 
 
 def _point(
     member: Mapping[str, Any], cost: str, marks: Mapping[str, str], blocks: _Blocks
 ) -> dict[str, Any]:
     architecture = Architecture.from_dict(dict(member["architecture"]))
-    places, share = blocks.of(architecture)
+    places = blocks.of(architecture)
     is_latency = cost.startswith("latency_ms")
     latency: Mapping[str, Any] = next(iter(member["latencies"].values()), {})
     return {
@@ -166,7 +204,7 @@ def _point(
         "size_bytes": member["size_bytes"],
         "mark": marks.get(_key(member), ""),
         "blocks": places,
-        "roofline_share": share,
+        "roofline_share": blocks.roofline_share(architecture, places),
     }
 
 

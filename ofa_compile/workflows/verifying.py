@@ -53,6 +53,8 @@ class Verified:
         Whether the measured latency is within the target's limit, if it has one.
     bundle
         Folder of its verified binary; None if none was asked for.
+    blocks
+        Measured time of each block, as `block_times.measure_blocks` returns it.
     """
 
     candidate: Candidate
@@ -62,6 +64,7 @@ class Verified:
     accuracy: float | None = None
     meets_limit: bool = True
     bundle: Path | None = None
+    blocks: list[dict[str, Any]] | None = None
 
     @property
     def latency_error(self) -> float | None:
@@ -78,6 +81,7 @@ class Verified:
                 "p95_ms": self.p95_ms,
                 "spread": self.spread,
                 "accuracy": self.accuracy,
+                "blocks": self.blocks,
             },
             "latency_error": self.latency_error,
             "meets_limit": self.meets_limit,
@@ -300,8 +304,10 @@ def _compiled(
     options: SearchOptions, limit: TargetLimit, item: Verified, progress: ProgressCallback
 ) -> Verified:
     """Compile a candidate; its manifest has the measurements beside the predictions."""
+    from ofa_compile.bundle.bundle import load_bundle
     from ofa_compile.bundle.manifest import Figure
     from ofa_compile.pipeline import compile_bundle
+    from ofa_compile.workflows.block_times import measure_blocks
 
     assert options.output is not None  # checked by the caller
     name = item.candidate.architecture.short_hash
@@ -321,7 +327,8 @@ def _compiled(
     architecture.write_text(f"{item.candidate.architecture.to_json()}\n", encoding="utf-8")
     compiled = dataclasses.replace(compiled, architecture=architecture)
     compile_bundle(compiled, progress, measured=figures)
-    return dataclasses.replace(item, bundle=output)
+    blocks = measure_blocks(load_bundle(output), item.candidate.architecture)
+    return dataclasses.replace(item, bundle=output, blocks=blocks)
 
 
 def _compile_options(options: SearchOptions, limit: TargetLimit, output: Path) -> CompileOptions:

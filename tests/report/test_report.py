@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from headless_browser import CHROMIUM, Page, with_page
 from PIL import Image
-from report_samples import SPACE, front, verification
+from report_samples import SPACE, block_times, front, verification
 
 from ofa_compile.cli.app import run_app
 from ofa_compile.errors import ArtifactError, MissingDependencyError, UserInputError
@@ -36,11 +36,15 @@ TUNED = {
 
 def full_document(count: int = 30) -> dict[str, Any]:
     searched = front(count)
+    verified = verification(searched, 3)
+    if count:
+        architecture = Architecture.from_dict(searched["front"][-1]["architecture"])
+        verified["verified"][-1]["measured"]["blocks"] = block_times(architecture)
     return build_document(
         searched,
         SPACE,
         TARGET,
-        verification=verification(searched, 3),
+        verification=verified,
         learning_curves=[CURVE],
         tuning=[TUNED],
         provenance={"note": "<i>& more"},
@@ -94,7 +98,25 @@ def test_points_say_what_the_search_said() -> None:
     assert [point["mark"] for point in document["points"]].count("knee") == 1
     assert document["points"][-1]["mark"] == "best"
     assert document["cost_label"] == "latency, ms (estimate)"
-    assert "block 1: k" in document["blocks"][document["points"][0]["blocks"][1]]["label"]
+    assert "1.1: " in document["blocks"][document["points"][0]["blocks"][1]]["label"]
+
+
+def test_blocks_measured_in_one_subnet_serve_all_that_share_them() -> None:
+    document = full_document()
+    best = document["points"][-1]
+    measured = [document["blocks"][place] for place in best["blocks"]]
+    assert {block["kind"] for block in measured} == {"measurement"}
+    assert [block["ms"] for block in measured] == [0.25 * (n + 1) for n in range(len(measured))]
+    total = sum(block["ms"] for block in measured)
+    peak_ms = best["roofline_share"] * total
+    assert peak_ms == pytest.approx(sum(b["roofline_share"] * b["ms"] for b in measured))
+    kinds = {block["label"]: block["kind"] for block in document["blocks"]}
+    assert set(kinds.values()) == {"measurement", "estimate"}
+    # The head never changes, so that of every point is measured.
+    for point in document["points"]:
+        head = document["blocks"][point["blocks"][-1]]
+        if head["label"] == measured[-1]["label"]:
+            assert head["ms"] == measured[-1]["ms"]
 
 
 def test_other_costs_have_their_names() -> None:
@@ -121,7 +143,8 @@ def test_tables_hold_the_documents_figures(tmp_path: Path) -> None:
     document = full_document()
     paths = write_tables(document, tmp_path)
     assert sorted(path.name for path in paths) == [
-        "front.csv", "latency.csv", "tuning.csv", "verified.csv",
+        "blocks.csv", "front.csv", "latency.csv", "learning-curve-1.csv", "tuning.csv",
+        "verified.csv",
     ]  # fmt: skip
     text = (tmp_path / "front.csv").read_text(encoding="utf-8")
     rows = list(csv.DictReader(text.splitlines()))
@@ -137,9 +160,15 @@ def test_figures_are_drawn_or_matplotlib_is_asked_for(tmp_path: Path) -> None:
         assert "ofa-compile[plots]" in (caught.value.hint or "")
         return
     paths = write_figures(full_document(), tmp_path)
-    names = {path.name for path in paths}
-    assert {"front.png", "front.svg", "latency.png", "learning-curve-1.svg"} <= names
-    assert Image.open(tmp_path / "front.png").size[0] > 500
+    names = ("front", "blocks", "latency", "tuning", "learning-curve-1")
+    assert {path.name for path in paths} == {f"{n}.{end}" for n in names for end in ("png", "svg")}
+    for name in names:
+        with Image.open(tmp_path / f"{name}.png") as image:
+            assert image.size[0] > 500
+            assert np.asarray(image.convert("L")).std() > 5  # something is drawn
+    again = tmp_path / "again"
+    write_figures(full_document(), again)
+    assert (again / "front.svg").read_bytes() == (tmp_path / "front.svg").read_bytes()
     assert write_figures(build_document(front(0), SPACE, TARGET), tmp_path / "none") == []
 
 
@@ -233,7 +262,7 @@ async def _check_interaction(page: Page, document: dict[str, Any]) -> None:
     facts = await page.evaluate("document.getElementById('facts').innerText")
     assert f"{100 * last['accuracy']:.2f} %" in facts
     assert f"{last['macs']:,}" in facts
-    items = await page.evaluate("document.querySelectorAll('#blocks li').length")
+    items = await page.evaluate("document.querySelectorAll('#blocks tbody tr').length")
     assert items == len(last["blocks"])
     await page.press("Home")
     first = document["points"][0]
