@@ -117,7 +117,7 @@ class _Blocks:
     def roofline_share(self, architecture: Architecture, places: Sequence[int]) -> float:
         """Return the share of the arithmetic peak that its blocks reach together."""
         ms = sum(self.listed[place]["ms"] for place in places)
-        return _peak_ms(self._space.layers(architecture), self._core) / ms
+        return float(_peak_ms(self._space.layers(architecture), self._core) / ms)
 
     def _grouped(self, architecture: Architecture) -> dict[tuple[int, int], list[LayerSpec]]:
         layers = self._space.layers(architecture)

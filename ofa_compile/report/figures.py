@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,7 @@ def _drawings(document: Mapping[str, Any]) -> dict[str, Callable[[Any], None]]:
     if document["tuning"]:
         drawings["tuning"] = lambda axes: _tuning(axes, document["tuning"])
     for number, curve in enumerate(document["learning_curves"], start=1):
-        drawings[f"learning-curve-{number}"] = lambda axes, curve=curve: _curve(axes, curve)
+        drawings[f"learning-curve-{number}"] = partial(_curve, curve=curve)
     return drawings
 
 

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from ofa_compile.bundle.bundle import Bundle
-from ofa_compile.bundle.manifest import LIBRARY_NAME
 from ofa_compile.bundle.native import NativeLibrary
 from ofa_compile.compiler.workload import Pointwise, Workload
 from ofa_compile.space import Architecture, search_space
@@ -29,7 +28,7 @@ def measure_blocks(bundle: Bundle, architecture: Architecture) -> list[dict[str,
     if not bundle.is_native:
         return None
     sizes = _calls_per_block(architecture)
-    path = bundle.path / LIBRARY_NAME
+    path = bundle.path / bundle.manifest.platform.library
     with NativeLibrary(path, bundle.manifest.symbol_prefix) as library:
         noise = np.random.default_rng(0).standard_normal(library.input_shape, dtype=np.float32)
         rounds = [
