@@ -187,7 +187,7 @@ def report(name: str, figures: dict[str, Any], options: argparse.Namespace) -> N
 
 def prepare(folder: Path, subnets: dict[str, Architecture], options: argparse.Namespace) -> None:
     """Load every subnet into every peer once: what they convert or compile stays in the folder."""
-    for name in subnets:
+    for name in list(subnets)[: options.at_most]:
         load_peers(folder / name, reference(folder / name)[0], options)
         say(options, f"prepared {name}")
 
@@ -220,7 +220,7 @@ def main() -> None:
     arguments.add_argument("--without", action="append", default=[], metavar="PEER")
     arguments.add_argument("--prepare", action="store_true", help="convert for the peers only")
     arguments.add_argument("--resume", action="store_true", help="keep what --output holds")
-    arguments.add_argument("--at-most", type=int, default=1000, help="subnets to time in this run")
+    arguments.add_argument("--at-most", type=int, default=1000, help="subnets to do in this run")
     options = arguments.parse_args()
     subnets = architectures(options)
     if options.build:
