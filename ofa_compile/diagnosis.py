@@ -13,8 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ofa_compile.errors import DeviceError, OfaCompileError, TargetSpecError
+from ofa_compile.errors import OfaCompileError, TargetSpecError
 from ofa_compile.hardware import host
+from ofa_compile.hardware.device_facts import DeviceFacts, differences
 from ofa_compile.hardware.gpu_devices import check_gpu
 from ofa_compile.hardware.target_spec import TargetSpec, load_target
 from ofa_compile.hardware.toolchain import ZIG, find_emulator, find_linker, install_hint
@@ -41,6 +42,8 @@ class Check:
         The line that installs or mends it.
     needed_for
         What cannot be done without it.
+    is_warning
+        Whether it works, and yet something is not as it should be.
     """
 
     name: str
@@ -48,6 +51,7 @@ class Check:
     detail: str
     hint: str | None = None
     needed_for: str = ""
+    is_warning: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Return the finding as JSON-ready data."""
@@ -68,8 +72,8 @@ def check_target(name_or_path: str | Path) -> list[Check]:
         _attempt("TVM target", lambda: _construct_tvm_target(target)),
         _attempt("compiler", lambda: _describe_linker(target)),
     ]
-    if checks[-1].is_ok:
-        checks.append(_attempt("test program", lambda: _build_and_run(target)))
+    if all(check.is_ok for check in checks):
+        checks += _probe(target)
     if target.is_gpu:
         checks.append(_attempt("kernel compiler", lambda: _describe_gpu_compiler(target)))
         if target.is_native:
@@ -112,35 +116,50 @@ def _describe_gpus(kind: str) -> str:
     return "; ".join(map(str, check_gpu(kind)))
 
 
+def _probe(target: TargetSpec) -> list[Check]:
+    """Build a program for the target, run it where that is possible, and compare what it says."""
+    from ofa_compile.measurement.probe import build_probe, can_run, probe
+
+    if target.is_gpu:
+        return [_attempt("test program", lambda: _build_and_run(target))]
+    if not can_run(target):
+        with tempfile.TemporaryDirectory(prefix="ofa-compile-") as folder:
+            check = _attempt("test program", lambda: str(build_probe(target, Path(folder))))
+        detail = "builds; cannot run here (no emulator)" if check.is_ok else check.detail
+        return [dataclasses.replace(check, detail=detail)]
+    try:
+        result = probe(target)
+    except OfaCompileError as err:
+        return [Check(name="test program", is_ok=False, detail=str(err), hint=err.hint)]
+    ran = Check(name="test program", is_ok=True, detail=f"builds and runs {result.where}")
+    return [ran] if result.facts is None else [ran, _compare(target, result.facts)]
+
+
+def _compare(target: TargetSpec, facts: DeviceFacts) -> Check:
+    """Hold what a device says against the target's file."""
+    missing = facts.missing(target.core)
+    if missing:
+        detail = f"the device lacks {', '.join(missing)}, which 'core.requires' names"
+        return Check(name="device", is_ok=False, detail=detail, hint="is it the right target?")
+    found = differences(target.core, facts)
+    if not found or target.detected:
+        return Check(name="device", is_ok=True, detail=f"{facts.model}: as the file says")
+    hint = "ofa-compile targets probe FILE --write puts what was found into your file"
+    return Check(name="device", is_ok=True, is_warning=True, detail="; ".join(found), hint=hint)
+
+
 def _build_and_run(target: TargetSpec) -> str:
-    """Build a static program for the target, and run it where that is possible."""
+    """Build a static program for a GPU's host, and run it where that is possible."""
     linker = find_linker(target)
     with tempfile.TemporaryDirectory(prefix="ofa-compile-") as folder:
         source, program = Path(folder, "check.c"), Path(folder, "check")
         source.write_text(_PROGRAM, encoding="utf-8")
         _call([*linker.static_command, str(source), "-o", str(program), "-lm"], linker.name)
-        if target.runner.kind == "rpc":
-            return _run_on_board(target, program)
         emulator = find_emulator(target)
         if emulator is None and not target.is_native:
             return "builds; cannot run here (no emulator)"
         _call([*(emulator or []), str(program)], (emulator or [target.name])[0])
         return f"builds and runs {'in ' + Path(emulator[0]).name if emulator else 'here'}"
-
-
-def _run_on_board(target: TargetSpec, program: Path) -> str:
-    """Run the program on a board of the target."""
-    from ofa_compile.bundle.manifest import describe_target
-    from ofa_compile.remote.program import acquire_target_board
-
-    with acquire_target_board(describe_target(target)) as board:
-        board.put("check", program.read_bytes())
-        result = board.run(["check"], limit_s=60)
-        if result.status != 0:
-            message = f"the test program fails on board {board.name} with status {result.status}: "
-            message += result.output.strip()[-500:] or "it printed nothing"
-            raise DeviceError(message, hint="does 'tvm_target' fit the board's processor?")
-        return f"builds and runs on board {board.name}: {board.model}"
 
 
 def _call(command: list[str], name: str) -> None:
@@ -187,6 +206,10 @@ _PROGRAMS = {
     "gcc": "x86-64 and host targets",
     "aarch64-linux-gnu-gcc": "arm64 targets",
     "qemu-aarch64": "running arm64 bundles here",
+    "arm-linux-gnueabihf-gcc": "the armv7 target",
+    "riscv64-linux-gnu-gcc": "the riscv64 target",
+    "wasm-ld": "the wasm32 target",
+    "node": "running wasm32 bundles here",
     "glslangValidator": "compiling for the vulkan target",
     "nvcc": "compiling for the cuda target",
 }

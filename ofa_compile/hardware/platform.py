@@ -10,6 +10,18 @@ import dataclasses
 
 from ofa_compile.errors import TargetSpecError
 
+# How GCC and QEMU call processors that LLVM calls otherwise.
+_GNU_NAMES = {"armv7": "arm", "armv7a": "arm", "armv6": "arm"}
+_QEMU_NAMES = {**_GNU_NAMES, "i686": "i386"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Compiler:
+    """C compilers by name, best first, and what each of their calls gets."""
+
+    names: tuple[str, ...]
+    flags: tuple[str, ...]
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Platform:
@@ -35,8 +47,11 @@ class Platform:
         what runs them here is no emulator of something else.
     compile_flags, link_flags, program_flags, library_flags
         For the C compiler: objects, whatever is linked, executables, libraries.
+    compilers, told
+        C compilers that build for it, and the flags that tell them to: "{triple}" stands for the
+        triple, "{gnu}" for its spelling in the names of compilers, "{arch}" for the processor.
     runs_with
-        Command that runs programs of a foreign processor; "{arch}" stands for the processor.
+        Command that runs programs of a foreign processor; "{arch}" is QEMU's name for it.
     """
 
     name: str
@@ -51,6 +66,8 @@ class Platform:
     link_flags: tuple[str, ...] = ()
     program_flags: tuple[str, ...] = ()
     library_flags: tuple[str, ...] = ()
+    compilers: tuple[str, ...] = ()
+    told: tuple[str, ...] = ()
     runs_with: tuple[str, ...] = ()
 
     @property
@@ -59,6 +76,16 @@ class Platform:
         if not self.launcher:
             return self.program
         return f"{self.program.partition('.')[0]}.{self.launcher.rpartition('.')[2]}"
+
+    def compiler_of(self, triple: str) -> Compiler:
+        """Return what usually builds C for a triple of this platform."""
+        arch, _, rest = triple.partition("-")
+        gnu = f"{_GNU_NAMES.get(arch, arch)}-{rest}"
+        words = {"triple": triple, "gnu": gnu, "arch": arch}
+        return Compiler(
+            names=tuple(name.format(**words) for name in self.compilers),
+            flags=tuple(flag.format(**words) for flag in self.told),
+        )
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -77,6 +104,7 @@ LINUX = Platform(
     compile_flags=_ELF_COMPILE,
     link_flags=_ELF_LINK,
     library_flags=_ELF_LIBRARY,
+    compilers=("{gnu}-gcc", "gcc", "cc", "clang"),
     runs_with=("qemu-{arch}",),
 )
 # Bionic starts position-independent executables only, and its devices may have pages of 16 KiB
@@ -88,6 +116,8 @@ ANDROID = Platform(
     link_flags=(*_ELF_LINK, "-Wl,-z,max-page-size=16384"),
     program_flags=("-pie",),
     library_flags=_ELF_LIBRARY,
+    # API level 24, Android 7: the oldest that is still of note.
+    compilers=("$ANDROID_NDK/toolchains/llvm/prebuilt/linux-x86_64/bin/{triple}24-clang",),
 )
 # A command and a reactor of WASI preview 1. The library's user needs memory of it to pass arrays.
 WASI = Platform(
@@ -105,13 +135,12 @@ WASI = Platform(
         "-Wl,--export=malloc",
         "-Wl,--export=free",
     ),
+    compilers=("clang",),
+    told=("--target={triple}",),
     runs_with=("node",),
 )
 # Android comes first: its triples say "linux" as well.
 PLATFORMS = (ANDROID, WASI, LINUX)
-
-# How QEMU calls processors that LLVM calls otherwise.
-_QEMU_NAMES = {"armv7": "arm", "armv7a": "arm", "armv6": "arm", "i686": "i386"}
 
 
 def platform_of(triple: str) -> Platform:

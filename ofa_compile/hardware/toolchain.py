@@ -37,6 +37,7 @@ _DEBIAN_PACKAGES = {
     "qemu-riscv64": "qemu-user",
     "qemu-x86_64": "qemu-user",
     "node": "nodejs",
+    "wasm-ld": "clang lld wasi-libc libclang-rt-dev-wasm32",
     "glslangValidator": "glslang-tools",
     "nvcc": "nvidia-cuda-toolkit",
 }

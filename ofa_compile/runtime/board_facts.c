@@ -56,6 +56,27 @@ static void add_cpuinfo(writer *w) {
     fclose(file);
 }
 
+/* Add the sizes of the first core's caches that hold data, as "l1_bytes" and so on. */
+static void add_caches(writer *w) {
+    static const char FOLDER[] = "/sys/devices/system/cpu/cpu0/cache/index";
+    for (int index = 0; index < 8; ++index) {
+        char path[96], level[16], type[32], bytes[32], name[32];
+        snprintf(path, sizeof path, "%s%d/level", FOLDER, index);
+        if (!first_line(path, level, sizeof level)) return;
+        snprintf(path, sizeof path, "%s%d/type", FOLDER, index);
+        if (!first_line(path, type, sizeof type) || strcmp(type, "Instruction") == 0) continue;
+        snprintf(path, sizeof path, "%s%d/size", FOLDER, index);
+        if (!first_line(path, bytes, sizeof bytes)) continue;
+        char *unit;
+        long size = strtol(bytes, &unit, 10);
+        if (*unit == 'K') size *= 1L << 10;
+        if (*unit == 'M') size *= 1L << 20;
+        snprintf(name, sizeof name, "l%.8s_bytes", level);
+        snprintf(bytes, sizeof bytes, "%ld", size);
+        add(w, name, bytes);
+    }
+}
+
 size_t board_facts(char *text, size_t size) {
     writer w = {.text = text, .size = size};
     struct utsname name;
@@ -72,6 +93,7 @@ size_t board_facts(char *text, size_t size) {
     add_file(&w, "frequency_khz", "/sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq");
     add_file(&w, "governor", "/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor");
     add_file(&w, "temperature_millicelsius", "/sys/class/thermal/thermal_zone0/temp");
+    add_caches(&w);
     add_cpuinfo(&w);
     return w.used;
 }

@@ -27,7 +27,11 @@ try {
         returnOnExit: true,
     });
     const module = await WebAssembly.compile(await readFile(program));
-    const instance = await WebAssembly.instantiate(module, wasi.getImportObject());
+    // Called directly, WASI's fast paths crash at times (nodejs/node issue 53087): go through JavaScript.
+    const imports = Object.entries(wasi.wasiImport).map(([name, f]) => [name, (...a) => f(...a)]);
+    const instance = await WebAssembly.instantiate(module, {
+        wasi_snapshot_preview1: Object.fromEntries(imports),
+    });
     process.exitCode = wasi.start(instance);
 } catch (error) {
     process.stderr.write(`error: ${program}: ${error.message}\n`);

@@ -23,7 +23,7 @@ def test_sources_compile_without_warnings(tmp_path: Path, platform: str) -> None
     (tmp_path / "network_meta.h").write_text(render_network_meta(preprocessing, ["a", "b"]))
     for name in SOURCES:
         command = [COMPILERS[platform], *FLAGS, *STRICT, "-DOFA_PREFIX=ofa_x_", f"-I{tmp_path}"]
-        command += ["-isystem", str(ffi_headers())]
+        command += ["-isystem", str(ffi_headers()), "-DOFA_PROBE_VALUES=52", "-DOFA_PROBE_FLOPS=96"]
         done = subprocess.run(
             [*command, "-c", str(RUNTIME / name), "-o", str(tmp_path / "object.o")],
             capture_output=True,
