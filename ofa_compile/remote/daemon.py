@@ -43,8 +43,11 @@ def build_daemon(target: TargetSpec, output: Path, cache: Cache | None = None) -
     BuildError
         If the compiler fails.
     UserInputError
-        If the file cannot be written.
+        If the file cannot be written, or the target's platform starts no programs.
     """
+    if target.platform.is_hosted:
+        msg = f"'{target.name}' runs inside an engine ({target.platform.name}), which has no daemon"
+        raise UserInputError(msg, hint=f"ofa-compile targets probe {target.name} asks it directly")
     toolchain = find_linker(target)
     data = build_c(toolchain, toolchain.static_command, (), _SOURCES, cache or Cache())
     temporary = output.with_name(f".{output.name}.{secrets.token_hex(4)}")

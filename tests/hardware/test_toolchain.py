@@ -86,6 +86,24 @@ def test_compilers_may_be_found_through_the_environment(
     assert found.name == "board-cc"
 
 
+def test_android_needs_the_ndk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    target = load_target("android-arm64")
+    monkeypatch.delenv("ANDROID_NDK_HOME", raising=False)
+    monkeypatch.delenv("ANDROID_NDK", raising=False)
+    with pytest.raises(
+        MissingDependencyError, match=r"\(ANDROID_NDK, ANDROID_NDK_HOME is not"
+    ) as e:
+        find_linker(target)
+    assert "export ANDROID_NDK=" in str(e.value.hint)
+    folder = tmp_path / "toolchains/llvm/prebuilt/linux-x86_64/bin"
+    folder.mkdir(parents=True)
+    programs(folder, "aarch64-linux-android24-clang")
+    monkeypatch.setenv("ANDROID_NDK", str(tmp_path))
+    found = find_linker(target)
+    assert found.name == "aarch64-linux-android24-clang"
+    assert found.static_command == found.command
+
+
 def test_missing_cross_compiler_names_the_line_that_installs_one(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

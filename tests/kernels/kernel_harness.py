@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ofa_compile.compiler.kernel_registry import Config, VectorMachine, find_kernel
+from ofa_compile.compiler.link import copy_launcher
 from ofa_compile.compiler.workload import Workload
 from ofa_compile.errors import MissingDependencyError
 from ofa_compile.hardware.target_spec import TargetSpec, load_target
@@ -97,10 +98,12 @@ class Machine:
         compiler = find_linker(self.target).static_command
         # The driver is included, so that the table sees its types.
         command = [*compiler, "-std=c11", "-O1", f"-I{DRIVER.parent}", "table.c", "kernels.o"]
-        subprocess.run([*command, "-o", "program", "-lm"], cwd=self.folder, check=True)
+        platform = self.target.platform
+        subprocess.run([*command, "-o", platform.program, "-lm"], cwd=self.folder, check=True)
+        copy_launcher(platform, self.folder)
         emulator = [] if self.target.is_native else find_emulator(self.target) or []
         done = subprocess.run(
-            [*emulator, str(self.folder / "program")],
+            [*emulator, str(self.folder / platform.executable)],
             input=data,
             capture_output=True,
             timeout=300,

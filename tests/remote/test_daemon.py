@@ -296,3 +296,9 @@ def test_waits_for_a_tracker_to_come_up(start: Callable[..., Daemon]) -> None:
     code, log = daemon.stop()
     assert code == 0
     assert "the tracker does not take us: Connection refused" in log
+
+
+def test_an_engine_has_no_daemon(tmp_path: Path) -> None:
+    with pytest.raises(UserInputError, match="'wasm32' runs inside an engine"):
+        build_daemon(load_target("wasm32"), tmp_path / "daemon")
+    assert list(tmp_path.iterdir()) == []

@@ -49,3 +49,29 @@ def test_baseline_arm64_demands_nothing_that_a_cortex_a53_lacks() -> None:
 def test_fingerprints_differ() -> None:
     prints = [load_target(name).fingerprint for name in list_targets()]
     assert len(set(prints)) == len(prints)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list_targets())
+def test_check_finds_nothing_wrong(name: str) -> None:
+    """`targets check` passes for what ships, as far as this machine has the tools."""
+    from ofa_compile.diagnosis import check_target
+
+    checks = check_target(name)
+    assert [check.name for check in checks[:2]] == ["target file", "TVM target"]
+    lacking = [check for check in checks if not check.is_ok]
+    hints = " ".join(check.hint or "" for check in lacking)
+    if lacking and ("install" in hints or "ANDROID_NDK" in hints or "Vulkan" in lacking[0].name):
+        pytest.skip(f"{lacking[0].name}: {lacking[0].detail}; {lacking[0].hint}")
+    assert not lacking, [check.to_dict() for check in lacking]
+    assert checks[-1].name in {"test program", "device", "shader compiler", "Vulkan device"}
+
+
+@pytest.mark.parametrize("name", list_targets())
+def test_facts_have_sources(name: str, repository: Path) -> None:
+    """What a file says of a core is accounted for in a comment at its head."""
+    head = (
+        (repository / f"targets/{name}.toml").read_text(encoding="utf-8").split("[tvm_target]")[0]
+    )
+    if name not in {"host", "x86-64", "x86-64-avx512", "vulkan", "vulkan-arm64"}:
+        assert "\n# " in head
