@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from ofa_compile.bundle.bundle import Bundle
-from ofa_compile.bundle.native import NativeLibrary
 from ofa_compile.compiler.workload import Pointwise, Workload
 from ofa_compile.space import Architecture, search_space
 from ofa_compile.tuning.layer_workloads import workloads_of
@@ -20,6 +19,8 @@ _RUNS_PER_ROUND = 6
 def measure_blocks(bundle: Bundle, architecture: Architecture) -> list[dict[str, Any]] | None:
     """Time every block of a bundle's subnet on this machine, with one thread.
 
+    The bundle's library is unloaded afterwards.
+
     Returns
     -------
     stage, block, ms and num_calls of each block in execution order; ms is the median over rounds.
@@ -28,8 +29,7 @@ def measure_blocks(bundle: Bundle, architecture: Architecture) -> list[dict[str,
     if not bundle.is_native:
         return None
     sizes = _calls_per_block(architecture)
-    path = bundle.path / bundle.manifest.platform.library
-    with NativeLibrary(path, bundle.manifest.symbol_prefix) as library:
+    with bundle.library as library:
         noise = np.random.default_rng(0).standard_normal(library.input_shape, dtype=np.float32)
         rounds = [
             np.median(library.time_steps(noise, repeats=_RUNS_PER_ROUND, warmup=2), axis=0)
