@@ -1,10 +1,10 @@
 """Latency predictors for this machine: which one, from how few subnets, and how near to the noise.
 
-Tunes a space at one resolution, measures 100 subnets chosen to teach, and 100 drawn uniformly to
-test on, half of them twice (built and loaded anew): how well measurements repeat bounds what any
-predictor can do. Then compares models and numbers of training subnets. With `--also NAME`, another
-target that this machine runs, it measures 20 and 60 subnets there, and predicts that target from
-this machine's predictor and 10 or 20 subnets.
+Tunes a space, measures 100 subnets chosen to teach, and 100 drawn uniformly to test on, half of
+them twice (loaded anew): how well measurements repeat bounds what any predictor can do. Then
+compares models and numbers of training subnets. With `--also NAME`, another target that this
+machine runs, it measures 20 and 60 subnets there, and predicts that target from this machine's
+predictor and 10 or 20 subnets.
 
 Everything built or measured is kept in the workspace, so the steps may run apart: builds when the
 machine is busy, tuning and measuring when it is quiet.
@@ -111,7 +111,8 @@ class Data:
         results = TuningDatabase(database_path(workspace, target)).results(
             tuning_fingerprint(target), kernel_digest()
         )
-        self.kernel_times: KernelTimes = tuned_kernel_times(space, [options.resolution], results)
+        sizes = _sizes(options) or space.resolutions
+        self.kernel_times: KernelTimes = tuned_kernel_times(space, sizes, results)
 
 
 _ROLES = ("sample", "repeat")
@@ -119,6 +120,11 @@ _ROLES = ("sample", "repeat")
 
 def _by_hash(records: Sequence[LatencyRecord]) -> dict[str, LatencyRecord]:
     return {record.architecture.hash: record for record in records}
+
+
+def _sizes(options: argparse.Namespace) -> tuple[int, ...]:
+    """Return the one resolution asked for; none where all are."""
+    return () if options.resolution is None else (options.resolution,)
 
 
 def _subnets(
@@ -138,7 +144,7 @@ def prepare(name: str, workspace: Path, sets: Sets, options: argparse.Namespace)
             TuneOptions(
                 target=name,
                 space=options.space,
-                resolutions=(options.resolution,),
+                resolutions=_sizes(options),
                 workspace=workspace,
             )
         )
@@ -273,7 +279,7 @@ def main() -> None:
     """Run the benchmark."""
     arguments = parser(__doc__ or "")
     arguments.add_argument("--space", default="ofa_mbv3_d234_e346_k357_w1.0")
-    arguments.add_argument("--resolution", type=int)
+    arguments.add_argument("--resolution", type=int, help="only this one  [default: all]")
     arguments.add_argument("--workspace", type=Path)
     arguments.add_argument("--also", help="another target that this machine runs")
     arguments.add_argument("--also-workspace", type=Path)
@@ -286,7 +292,6 @@ def main() -> None:
     if options.quick:
         options.space, options.resolution = "ofa_mbv3_cifar", 24
         sets, few = Sets(12, 12, 3), Sets(10, 10, 0)
-    options.resolution = options.resolution or max(search_space(options.space).resolutions)
     places = {"host": (options.workspace or default_workspace("host"), sets)}
     if options.also:
         places[options.also] = (options.also_workspace or default_workspace(options.also), few)

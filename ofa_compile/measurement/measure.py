@@ -109,8 +109,8 @@ def measure_subnets(
     dataset
         Where records go, one by one.
     num_repeats
-        How many of the first of them to measure once more at the end, built and loaded anew: how
-        well measurements repeat bounds how well anything can predict them.
+        How many of the first of them to measure once more at the end, loaded anew: how well
+        measurements repeat bounds how well anything can predict them.
     max_seconds
         Start no further subnet after this time; another run continues.
     config

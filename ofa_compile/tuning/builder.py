@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
 import itertools
-import os
-import tempfile
 import threading
 import time
 from collections.abc import Sequence
@@ -20,6 +17,7 @@ from ofa_compile.errors import TuningError
 from ofa_compile.hardware.target_spec import TargetSpec, load_target
 from ofa_compile.hardware.toolchain import find_linker
 from ofa_compile.tuning.database import Config
+from ofa_compile.tuning.full_disk import check_disk
 from ofa_compile.tuning.jobs import BuiltCandidate, BuiltJob, Job
 from ofa_compile.tuning.worker import Worker, WorkerFailure
 
@@ -134,9 +132,7 @@ class BuilderPool:
         try:
             reply = self._ask(request)
         except (WorkerFailure, TuningError) as err:
-            if os.strerror(errno.ENOSPC) in str(err):
-                msg = f"candidates cannot be built: {err}"
-                raise TuningError(msg, hint=f"free space in {tempfile.gettempdir()}") from err
+            check_disk(str(err))
             if len(job.configs) == 1:
                 return [BuiltCandidate(job.configs[0], str(err))]
             single = (Job(job.workload, (config,)) for config in job.configs)

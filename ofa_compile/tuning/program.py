@@ -15,6 +15,7 @@ from ofa_compile.compiler.link import runtime_folder
 from ofa_compile.errors import BuildError
 from ofa_compile.hardware.target_spec import TargetSpec
 from ofa_compile.hardware.toolchain import find_linker
+from ofa_compile.tuning.full_disk import check_disk
 from ofa_compile.tuning.jobs import BuiltCandidate, TrialResult
 from ofa_compile.tuning.layout import OUTPUT, TOLERANCE, lay_out
 from ofa_compile.tuning.race import relative_times
@@ -69,7 +70,16 @@ class CandidateLinker:
         ------
         BuildError
             If it cannot be linked.
+        TuningError
+            If the disk is full.
         """
+        try:
+            return self._link(candidates, folder)
+        except OSError as error:
+            check_disk(str(error))
+            raise
+
+    def _link(self, candidates: Sequence[BuiltCandidate], folder: Path) -> CandidateProgram:
         arrays = _Arrays()
         table = [self._rows_of(number, c, arrays) for number, c in enumerate(candidates)]
         expected = arrays.index(candidates[0].data, _EXPECTED)
@@ -86,6 +96,7 @@ class CandidateLinker:
             command, cwd=folder, capture_output=True, text=True, check=False, timeout=_LINK_LIMIT_S
         )
         if done.returncode != 0:
+            check_disk(done.stderr)
             msg = f"candidates cannot be linked: {done.stderr.strip()[:1000]}"
             raise BuildError(msg)
         data = folder / "data.f32"
