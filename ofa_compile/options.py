@@ -139,6 +139,8 @@ class SearchOptions(LimitOptions):
         One subnet for each target, instead of one that meets all limits.
     latency_statistic
         What limits and front are about: the "median" of runs, or their 95th percentile, "p95".
+    batch
+        Images of one run, whose latency limits and front are about.
     verify_top, rounds
         Measure so many of the best on the target; with several rounds, refit the latency predictor
         on them and search again.
@@ -157,6 +159,7 @@ class SearchOptions(LimitOptions):
     space: str = DEFAULT_SUPERNET
     family: bool = False
     latency_statistic: Literal["median", "p95"] = "median"
+    batch: int = 1
     max_evaluations: int | None = None
     verify_top: int = 0
     rounds: int = 1
@@ -242,6 +245,8 @@ class MeasureOptions(_Options):
         How many of the first subnets to measure once more at the end.
     design
         Subnets that teach a predictor most, or uniformly drawn ones to test it on.
+    batch
+        Images of one run.
     cache_state
         Whether runs find weights and activations in the caches, or flushed out of them.
     build_only
@@ -258,6 +263,7 @@ class MeasureOptions(_Options):
     repeats: int = 0
     design: Literal["informative", "uniform"] = "informative"
     threads: int = 1
+    batch: int = 1
     cache_state: Literal["warm", "cold"] = "warm"
     build_only: bool = False
     budget_minutes: float | None = None
@@ -275,8 +281,8 @@ class FitLatencyOptions(_Options):
         JSON Lines file; None takes the workspace's.
     output
         Predictor to write; None writes into the workspace.
-    threads
-        Use the records that were timed with this many threads.
+    threads, batch
+        Use the records that were timed with this many threads, and images of one run.
     cache_state
         Use the records with warm, or with flushed caches.
     statistic
@@ -293,6 +299,7 @@ class FitLatencyOptions(_Options):
     output: Path | None = None
     workspace: Path | None = None
     threads: int = 1
+    batch: int = 1
     cache_state: Literal["warm", "cold"] = "warm"
     prior: Path | None = None
     held_out: int = 0

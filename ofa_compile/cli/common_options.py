@@ -47,6 +47,7 @@ Workspace = Annotated[
     ),
 ]
 Threads = Annotated[int, typer.Option("--threads", min=1, max=1024, help="Threads of the binary.")]
+Batch = Annotated[int, typer.Option("--batch", min=1, help="Images of one run.")]
 CacheState = Annotated[
     Literal["warm", "cold"],
     typer.Option("--cache-state", help="Caches as the last run left them, or flushed before each."),

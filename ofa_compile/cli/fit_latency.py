@@ -21,6 +21,7 @@ def fit_latency_command(
     output: opt.OptionalOutput = None,
     workspace: opt.Workspace = None,
     threads: opt.Threads = 1,
+    batch: opt.Batch = 1,
     cache_state: opt.CacheState = "warm",
     statistic: opt.LatencyStatistic = "median",
     prior: Annotated[
@@ -43,6 +44,7 @@ def fit_latency_command(
         output=output,
         workspace=workspace,
         threads=threads,
+        batch=batch,
         cache_state=cache_state,
         statistic=statistic,
         prior=prior,

@@ -27,6 +27,7 @@ def measure_command(
         typer.Option("--design", help="Subnets to fit a predictor on, or to test one on."),
     ] = "informative",
     threads: opt.Threads = 1,
+    batch: opt.Batch = 1,
     cache_state: opt.CacheState = "warm",
     build_only: Annotated[
         bool,
@@ -54,6 +55,7 @@ def measure_command(
         repeats=repeats,
         design=design,
         threads=threads,
+        batch=batch,
         cache_state=cache_state,
         build_only=build_only,
         budget_minutes=budget_minutes,

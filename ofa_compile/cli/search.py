@@ -63,6 +63,7 @@ def search_command(
         Literal["median", "p95"],
         typer.Option("--latency-statistic", help="What limits and front are about."),
     ] = "median",
+    batch: opt.Batch = 1,
     accuracy_predictor: opt.AccuracyPredictorFile = None,
     latency_predictor: opt.LatencyPredictorFile = None,
     max_evaluations: Annotated[
@@ -100,6 +101,7 @@ def search_command(
         resolution=resolution,
         family=family,
         latency_statistic=latency_statistic,
+        batch=batch,
         accuracy_predictor=accuracy_predictor,
         latency_predictor=latency_predictor,
         max_evaluations=max_evaluations,
@@ -193,7 +195,7 @@ def _header(member: Candidate) -> tuple[str, ...]:
     """Name the columns of `_row`; each latency says what kind it is, and of what."""
     latencies = [
         f"{name or 'latency'} {'' if latency.statistic == 'median' else latency.statistic + ' '}"
-        f"ms ({latency.kind})"
+        f"ms{'' if latency.batch == 1 else f' of {latency.batch} images'} ({latency.kind})"
         for name, latency in member.latencies.items()
     ]
     accuracy = "accuracy (prediction)"

@@ -67,8 +67,8 @@ class MeasureConfig:
         How long and how exactly each is timed.
     threads
         Threads of the subnet, for the record; `build` sets them.
-    cache_state
-        Whether the caches are warm or flushed before each run, for the record likewise.
+    batch, cache_state
+        Images of one run, and whether the caches are warm or flushed before each, likewise.
     pins_core
         Keep a one-thread run on the core it is on.
     code
@@ -78,6 +78,7 @@ class MeasureConfig:
 
     timing: TimingConfig = dataclasses.field(default_factory=TimingConfig)
     threads: int = 1
+    batch: int = 1
     cache_state: CacheState = "warm"
     pins_core: bool = True
     code: str = ""

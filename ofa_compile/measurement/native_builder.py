@@ -79,7 +79,7 @@ class NativeBuilder:
     supernet
         Where subnets come from; for times, fresh weights do as well as trained ones, and those of
         an architecture's own space are made when it is None.
-    threads, cache_state
+    threads, batch, cache_state
         How the subnets run.
     cache
         Object cache; the default one if None.
@@ -101,6 +101,7 @@ class NativeBuilder:
         supernet: Supernet | None = None,
         *,
         threads: int = 1,
+        batch: int = 1,
         cache_state: CacheState = "warm",
         cache: Cache | None = None,
         tuned: dict[str, dict[str, Any]] | None = None,
@@ -112,7 +113,7 @@ class NativeBuilder:
             raise DeviceUnavailableError(msg, hint=hint)
         self._target, self._supernet, self._cache, self._tuned = target, supernet, cache, tuned
         self._run_options: dict[str, Any] = {"threads": threads, "cache_state": cache_state}
-        self._ahead = ahead
+        self._ahead, self._batch = ahead, batch
 
     def __call__(self, architecture: Architecture, folder: Path) -> NativeRunner:
         """Return a runner of a subnet; `folder` is empty and lives as long."""
@@ -165,7 +166,8 @@ class NativeBuilder:
 
         path = folder / "subnet.onnx"
         subnet = self._supernet_of(architecture).extract(architecture)
-        export_onnx(subnet, path, resolution=architecture.resolution, check=False)
+        resolution = architecture.resolution
+        export_onnx(subnet, path, resolution=resolution, batch=self._batch, check=False)
         compiled = compile_onnx(
             path,
             self._target,

@@ -6,6 +6,7 @@ import uuid
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from ofa_compile.hardware.gpu_devices import check_gpu
 from ofa_compile.hardware.target_spec import TargetSpec
 from ofa_compile.measurement.dataset import LatencyDataset, LatencyRecord
 from ofa_compile.measurement.machine import tool_versions
@@ -17,6 +18,19 @@ if TYPE_CHECKING:
     from ofa_compile.measurement.measure import MeasureConfig
 
 _MAX_ATTEMPTS = 2
+
+
+def gpu_of(target: TargetSpec) -> str | None:
+    """Say which GPU of this machine runs code for a target; None where it is not one of this.
+
+    Raises
+    ------
+    DeviceUnavailableError
+        If this machine has none.
+    """
+    if not target.is_gpu or target.runner.kind != "local":
+        return None
+    return str(check_gpu(target.kind)[0])
 
 
 class SampleLog:
@@ -34,11 +48,13 @@ class SampleLog:
         self.dataset, self.config = dataset, config
         self.reference_architecture = reference_architecture(space)
         self._target_fingerprint = target.fingerprint
+        self._gpu = gpu_of(target)
         self._common: dict[str, Any] = {
             "target": target.name,
             "target_fingerprint": target.fingerprint,
             "kind": "measurement",
             "threads": config.threads,
+            "batch": config.batch,
             "cache_state": config.cache_state,
             "session": uuid.uuid4().hex[:12],
             "versions": {**tool_versions(), "code": config.code},
@@ -70,6 +86,8 @@ class SampleLog:
 
     def append(self, architecture: Architecture, **figures: Any) -> LatencyRecord:
         """Record what became of a subnet."""
+        if self._gpu is not None:
+            figures["machine"] = {**figures.get("machine", {}), "gpu": self._gpu}
         record = LatencyRecord(architecture=architecture, **self._common, **figures)
         self.dataset.append(record)
         return record
@@ -94,6 +112,7 @@ class SampleLog:
             record.kind == "measurement"
             and record.target_fingerprint == self._target_fingerprint
             and record.threads == self.config.threads
+            and record.batch == self.config.batch
             and record.cache_state == self.config.cache_state
             and record.versions.get("code", "") == self.config.code
             and record.architecture.space == self.reference_architecture.space

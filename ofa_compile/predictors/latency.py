@@ -82,6 +82,8 @@ class LatencyPredictor:
         The hardware target that the latencies belong to.
     statistic
         What of each subnet's runs the latencies are: their median, or their 95th percentile.
+    batch
+        Images of one run.
     kernel_times
         Measured times of the space's kernels on the target.
     prior
@@ -98,6 +100,7 @@ class LatencyPredictor:
         target: str = "",
         target_fingerprint: str = "",
         statistic: Literal["median", "p95"] = "median",
+        batch: int = 1,
         kernel_times: KernelTimes | None = None,
         prior: LatencyPredictor | None = None,
         config: LatencyPredictorConfig | None = None,
@@ -107,6 +110,7 @@ class LatencyPredictor:
         self.target = target
         self.target_fingerprint = target_fingerprint
         self.statistic: Literal["median", "p95"] = statistic
+        self.batch = batch
         self.config = config or LatencyPredictorConfig()
         self.kernel_times, self.prior = kernel_times, prior
         other = None if prior is None else partial(prior.predict_indices, self.space)
@@ -269,6 +273,7 @@ class LatencyPredictor:
             "target": self.target,
             "target_fingerprint": self.target_fingerprint,
             "statistic": self.statistic,
+            "batch": self.batch,
             "features": list(FEATURES),
             "config": asdict(self.config),
             "model": model.to_dict(),
@@ -313,6 +318,7 @@ class LatencyPredictor:
             target=str(document["target"]),
             target_fingerprint=str(document["target_fingerprint"]),
             statistic=document["statistic"],
+            batch=int(document.get("batch", 1)),
             kernel_times=KernelTimes.from_dict(space, times) if times else None,
             prior=cls._from_document(prior) if prior else None,
             config=LatencyPredictorConfig(**document["config"]),

@@ -242,7 +242,9 @@ def _cost_label(cost: str, members: Sequence[Mapping[str, Any]]) -> str:
         return _LABELS.get(cost, cost)
     latency = next(iter(members[0]["latencies"].values())) if members else {}
     statistic = "" if latency.get("statistic") in (None, "median") else f"{latency['statistic']} "
-    return f"{statistic}latency, ms ({_KINDS.get(latency.get('kind', ''), 'none')})"
+    batch = latency.get("batch", 1)
+    of = "" if batch == 1 else f" of {batch} images"
+    return f"{statistic}latency{of}, ms ({_KINDS.get(latency.get('kind', ''), 'none')})"
 
 
 def _key(member: Mapping[str, Any]) -> str:

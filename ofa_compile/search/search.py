@@ -33,12 +33,15 @@ class Latency:
         Standard deviation to expect of it, as a fraction; None if the predictor does not say.
     statistic
         What is predicted of single runs: "median" or "p95".
+    batch
+        Images of one run.
     """
 
     ms: float
     kind: LatencyKind
     relative_std: float | None = None
     statistic: str = "median"
+    batch: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,9 +255,10 @@ def _latencies(
     predictor = problem.latencies[figure]
     spread = _uncertainty(predictor, architectures)
     statistic = getattr(predictor, "statistic", "median")
+    batch = getattr(predictor, "batch", 1)
     kind = problem.latency_kind(figure)
     return [
-        Latency(ms=ms, kind=kind, relative_std=spread[row], statistic=statistic)
+        Latency(ms=ms, kind=kind, relative_std=spread[row], statistic=statistic, batch=batch)
         for row, ms in enumerate(problem.figure(figure, indices).tolist())
     ]
 

@@ -55,7 +55,9 @@ def fit_latency_predictor(
     study = _Study(options, target, workspace, records)
     progress(f"fitting on {num_fitted} subnets")
     predictor, report = study.fit(num_fitted)
-    output = options.output or latency_predictor_path(workspace, options.space, options.statistic)
+    output = options.output or latency_predictor_path(
+        workspace, options.space, options.statistic, options.batch
+    )
     output.parent.mkdir(parents=True, exist_ok=True)
     predictor.save(output)
     spreads = [record.spread for record in records if record.spread is not None]
@@ -64,6 +66,7 @@ def fit_latency_predictor(
         "target": target.name,
         "kind": predictor.kind,
         "statistic": predictor.statistic,
+        "batch": predictor.batch,
         "num_samples": num_fitted,
         "has_kernel_times": predictor.kernel_times is not None,
         **{f"cross_validated_{name}": value for name, value in report.items()},
@@ -94,7 +97,11 @@ class _Study:
             "target": target.name,
             "target_fingerprint": target.fingerprint,
             "statistic": options.statistic,
-            "kernel_times": _kernel_times(target, workspace, options.space, self._architectures),
+            "batch": options.batch,
+            # Kernels are tuned, and timed, for one image.
+            "kernel_times": _kernel_times(target, workspace, options.space, self._architectures)
+            if options.batch == 1
+            else None,
             "prior": None if options.prior is None else LatencyPredictor.load(options.prior),
             "config": LatencyPredictorConfig(seed=options.seed),
         }
@@ -149,12 +156,14 @@ def _records(
             if record.architecture.space == options.space
             and _latency_ms(record, options) is not None
             and record.threads == options.threads
+            and record.batch == options.batch
         ]
         for role in ("sample", "repeat")
     )
     if not samples:
         message = f"{path} has no successful records of '{options.space}' on '{target.name}' with "
-        message += f"{options.threads} thread(s), {options.cache_state} caches and this version of "
+        message += f"{options.threads} thread(s), batch {options.batch}, {options.cache_state} "
+        message += "caches and this version of "
         message += "the kernels and their tuning"
         raise DataError(message, hint=_measure_hint(target))
     return samples, repeats

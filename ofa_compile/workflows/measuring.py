@@ -86,11 +86,15 @@ def _measure_here(
     from ofa_compile.measurement.dataset import LatencyDataset
     from ofa_compile.measurement.measure import MeasureConfig, measure_subnets
     from ofa_compile.measurement.native_builder import NativeBuilder
+    from ofa_compile.measurement.sample_log import gpu_of
 
     tuned = tuned_configs(target, workspace)
     code = code_version(tuned)
-    ahead = workspace / "built" / f"{target.fingerprint[:12]}-{code}"
-    how: dict[str, Any] = {"threads": options.threads, "cache_state": options.cache_state}
+    ahead = workspace / "built" / f"{target.fingerprint[:12]}-{code}-batch{options.batch}"
+    how: dict[str, Any] = {
+        "threads": options.threads, "batch": options.batch, "cache_state": options.cache_state
+    }  # fmt: skip
+    gpu = None if options.build_only else gpu_of(target)
     build = NativeBuilder(target, tuned=tuned, ahead=ahead, **how)
     wanted = wanted_subnets(options, space)
     if options.build_only:
@@ -109,7 +113,7 @@ def _measure_here(
     num_done = report.num_skipped + report.num_measured + report.num_failed
     if num_done == len(wanted) + len(wanted[: options.repeats]):
         build.forget(wanted)
-    return dataclasses.asdict(report)
+    return dataclasses.asdict(report) | ({} if gpu is None else {"gpu": gpu})
 
 
 def _build_ahead(
@@ -139,7 +143,8 @@ def _measure_on_boards(
 ) -> dict[str, Any]:
     """Measure on all boards of the target that are free now."""
     for name, default in (
-        ("build_only", False), ("budget_minutes", None), ("cache_state", "warm"), ("repeats", 0)
+        ("build_only", False), ("budget_minutes", None), ("cache_state", "warm"), ("repeats", 0),
+        ("batch", 1),
     ):  # fmt: skip
         if getattr(options, name) != default:
             message = f"--{name.replace('_', '-')} is for targets that this machine runs itself"

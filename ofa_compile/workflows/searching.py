@@ -105,6 +105,7 @@ def search_targets(
                 options.latency_predictor,
                 target_workspace(options, item.target, len(targets)),
                 statistic=options.latency_statistic,
+                batch=options.batch,
             )
             for item in targets
         },

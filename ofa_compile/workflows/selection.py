@@ -25,10 +25,11 @@ LatencyStatistic = Literal["median", "p95"]
 
 
 def latency_predictor_path(
-    workspace: Path, space: str, statistic: LatencyStatistic = "median"
+    workspace: Path, space: str, statistic: LatencyStatistic = "median", batch: int = 1
 ) -> Path:
     """Return where `fit-latency` keeps a predictor, and `search` and `compile` look for it."""
     suffix = "" if statistic == "median" else f"-{statistic}"
+    suffix += "" if batch == 1 else f"-batch{batch}"
     return workspace / f"latency-{space}{suffix}.json"
 
 
@@ -54,24 +55,29 @@ def load_latency_predictor(
     workspace: Path | None,
     *,
     statistic: LatencyStatistic = "median",
+    batch: int = 1,
 ) -> LatencyPredictor | LatencyEstimator:
     """Load the latency predictor given or fitted for the target; without one, estimate.
 
     Raises
     ------
     UserInputError
-        If the predictor was fitted for another target or another statistic, or no predictor of
-        that statistic exists: an estimate has no spread.
+        If the predictor was fitted for another target, statistic or batch, or none of that
+        statistic or batch exists: an estimate has no spread, and is of one image.
     """
     from ofa_compile.predictors.estimate import LatencyEstimator
     from ofa_compile.predictors.latency import LatencyPredictor
 
     folder = workspace or default_workspace(target.name)
-    found = path or latency_predictor_path(folder, space.name, statistic)
+    found = path or latency_predictor_path(folder, space.name, statistic, batch)
     if path is None and not found.is_file():
-        if statistic != "median":
-            message = f"there is no predictor of the {statistic} latency at {found}"
-            hint = f"ofa-compile fit-latency --target {target.name} --statistic {statistic}"
+        if statistic != "median" or batch != 1:
+            message = (
+                f"there is no predictor of the {statistic} latency of batch {batch} at {found}"
+            )
+            options = "" if statistic == "median" else f" --statistic {statistic}"
+            options += "" if batch == 1 else f" --batch {batch}"
+            hint = f"ofa-compile fit-latency --target {target.name}{options}"
             raise UserInputError(message, hint=hint)
         _LOGGER.info("no latency predictor at %s: latency is an estimate", found)
         return LatencyEstimator(target)
@@ -83,6 +89,9 @@ def load_latency_predictor(
     if predictor.statistic != statistic:
         message = f"{found} predicts the {predictor.statistic} latency, not the {statistic}"
         raise UserInputError(message, hint=f"--latency-statistic {predictor.statistic}")
+    if predictor.batch != batch:
+        message = f"{found} predicts the latency of batch {predictor.batch}, not {batch}"
+        raise UserInputError(message, hint=f"--batch {predictor.batch}")
     return predictor
 
 

@@ -178,6 +178,7 @@ def refit(
             space=options.space,
             workspace=workspace,
             statistic=options.latency_statistic,
+            batch=options.batch,
             seed=options.seed,
         ),
         progress,
@@ -204,6 +205,7 @@ def _measured(
                 target=limit.word,
                 space=options.space,
                 architectures=tuple(files),
+                batch=options.batch,
                 workspace=workspace,
                 seed=options.seed,
             ),
@@ -233,7 +235,9 @@ def _records(
     return {
         record.architecture.hash: record
         for record in records
-        if record.architecture.space == options.space and record.threads == 1
+        if record.architecture.space == options.space
+        and record.threads == 1
+        and record.batch == options.batch
     }
 
 

@@ -115,5 +115,7 @@ def test_a_prior_is_started_from(workspace: Path, tmp_path: Path) -> None:
 def test_other_conditions_and_too_few_are_errors(workspace: Path) -> None:
     with pytest.raises(DataError, match=r"no successful records .* cold caches"):
         fit_latency_predictor(options(workspace, cache_state="cold"))
+    with pytest.raises(DataError, match=r"no successful records .* batch 4"):
+        fit_latency_predictor(options(workspace, batch=4))
     with pytest.raises(DataError, match="45 records leave 5 to fit on beside 40 held out"):
         fit_latency_predictor(options(workspace, held_out=40))

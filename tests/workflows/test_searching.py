@@ -132,6 +132,25 @@ def test_a_p95_needs_its_own_predictor(tmp_path: Path) -> None:
         load_latency_predictor(target, space, path, None)
 
 
+def test_a_batch_needs_its_own_predictor(tmp_path: Path) -> None:
+    space, target = search_space("ofa_mbv3_cifar"), load_target("x86-64")
+    with pytest.raises(UserInputError, match="no predictor of the median latency of batch 8"):
+        load_latency_predictor(target, space, None, tmp_path, batch=8)
+    rng = np.random.default_rng(0)
+    architectures = [space.sample(rng) for _ in range(12)]
+    predictor = LatencyPredictor(
+        space, target=target.name, target_fingerprint=target.fingerprint, batch=8
+    )
+    predictor.fit(architectures, rng.uniform(1.0, 2.0, 12))
+    path = latency_predictor_path(tmp_path, space.name, batch=8)
+    predictor.save(path)
+    found = load_latency_predictor(target, space, None, tmp_path, batch=8)
+    assert getattr(found, "batch", None) == 8
+    with pytest.raises(UserInputError, match="latency of batch 8, not 1") as caught:
+        load_latency_predictor(target, space, path, None)
+    assert caught.value.hint == "--batch 8"
+
+
 def test_one_predictor_file_cannot_serve_several_targets(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
