@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from ofa_compile.cli import common_options as opt
-from ofa_compile.cli.render import Output
+from ofa_compile.cli.render import Output, percent, table
 from ofa_compile.options import DEFAULT_SUPERNET, FitLatencyOptions
 
 EPILOG = "Example: ofa-compile fit-latency --target host"
@@ -56,4 +56,34 @@ def fit_latency_command(
         from ofa_compile.workflows.latency_fitting import fit_latency_predictor
 
         report = fit_latency_predictor(options, progress)
-    channel.report(report)
+    channel.result(report, _render(report))
+
+
+def _render(report: dict[str, Any]) -> str:
+    """Say what was fitted, how wrong it is on subnets it has not seen, and how noisy they are."""
+    features = "kernel times and analytic features" if report["has_kernel_times"] else "features"
+    count = report["num_samples"]
+    lines = [
+        f"predictor  {report['predictor']}",
+        f"fitted on  {count} subnets ({report['kind']} of the {report['statistic']}), {features}",
+        "",
+    ]
+    rows = [_row("cross-validated", count, report["cross_validated"])]
+    rows += [_row("learning curve", p["num_samples"], p) for p in report["learning_curve"]]
+    if report["held_out"]:
+        rows.append(_row("held out", count, report["held_out"]))
+    header = ("error", "subnets", "MAPE", "within 5 %", "within 10 %", "Spearman", "Kendall")
+    lines.append(table(header, rows))
+    again, spread = report["repeats"], report["median_round_spread"]
+    if again:
+        text = f"measured twice, {again['num_subnets']} subnets differ by {percent(again['mape'])}"
+        lines += ["", f"{text} on average (Spearman {again['spearman']:.4f})"]
+    if spread is not None:
+        lines.append(f"rounds of one measurement scatter by {percent(spread)} (median)")
+    return "\n".join(lines)
+
+
+def _row(name: str, count: int, figures: dict[str, float]) -> tuple[object, ...]:
+    shares = (figures[key] for key in ("mape", "within_5_percent", "within_10_percent"))
+    ranks = (f"{figures[key]:.4f}" for key in ("spearman", "kendall_tau"))
+    return (name, count, *(percent(share, 2) for share in shares), *ranks)

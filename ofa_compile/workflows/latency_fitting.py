@@ -69,7 +69,7 @@ def fit_latency_predictor(
         "batch": predictor.batch,
         "num_samples": num_fitted,
         "has_kernel_times": predictor.kernel_times is not None,
-        **{f"cross_validated_{name}": value for name, value in report.items()},
+        "cross_validated": report,
         "held_out": study.errors(predictor, num_fitted) if options.held_out else None,
         "learning_curve": study.curve(num_fitted, progress),
         "median_round_spread": float(np.median(spreads)) if spreads else None,

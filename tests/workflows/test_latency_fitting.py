@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ofa_compile.cli.fit_latency import _render
 from ofa_compile.errors import DataError
 from ofa_compile.hardware.target_spec import load_target
 from ofa_compile.measurement.dataset import LatencyDataset, LatencyRecord, Role
@@ -73,6 +74,10 @@ def test_the_error_is_that_on_subnets_held_out(workspace: Path) -> None:
     errors = np.abs(predictor.predict(ALL[30:]) / truth - 1)
     assert report["held_out"]["mape"] == pytest.approx(errors.mean())
     assert not report["has_kernel_times"]
+    shown = _render(report)
+    assert "measured twice, 5 subnets differ by 2.0 % on average" in shown
+    (held_out,) = (line for line in shown.splitlines() if line.startswith("held out"))
+    assert f"{100 * errors.mean():.2f} %" in held_out
 
 
 def test_tuned_times_are_used_where_all_kernels_have_one(workspace: Path) -> None:
