@@ -64,7 +64,6 @@ MODELS: dict[str, Model] = {
     "XGBoost, all features": xgboost_features,
     "XGBoost, one-hot": xgboost_one_hot,
 }
-TEST_SEED = 1
 
 
 @dataclass(frozen=True)
@@ -133,7 +132,7 @@ def _subnets(
     space, size = search_space(options.space), options.resolution
     return (
         choose_architectures(space, sets.informative, seed=options.seed, resolution=size),
-        draw_architectures(space, sets.uniform, seed=TEST_SEED, resolution=size),
+        draw_architectures(space, sets.uniform, seed=options.test_seed, resolution=size),
     )
 
 
@@ -152,7 +151,7 @@ def prepare(name: str, workspace: Path, sets: Sets, options: argparse.Namespace)
         start = time.monotonic()
         for design, count, seed, repeats in (
             ("informative", sets.informative, options.seed, 0),
-            ("uniform", sets.uniform, TEST_SEED, sets.repeats),
+            ("uniform", sets.uniform, options.test_seed, sets.repeats),
         ):
             if options.step not in (None, step):
                 continue
@@ -281,6 +280,7 @@ def main() -> None:
     arguments.add_argument("--space", default="ofa_mbv3_d234_e346_k357_w1.0")
     arguments.add_argument("--resolution", type=int, help="only this one  [default: all]")
     arguments.add_argument("--workspace", type=Path)
+    arguments.add_argument("--test-seed", type=int, default=1, help="draws the test subnets")
     arguments.add_argument("--also", help="another target that this machine runs")
     arguments.add_argument("--also-workspace", type=Path)
     arguments.add_argument(
