@@ -23,6 +23,8 @@ _WITH_ANCHORS = ("anchors", *(f"anchors+{variant}" for variant in VARIANTS))
 # Factors on standardised columns: the ridge holds these back 25 and 400 times as much as totals.
 # Chosen on six GPU data sets (benchmarks/bench_latency_predictor.py), 100 training subnets.
 _WEIGHTS = {"anchors": 1.0, "totals": 1.0, "products": 0.2, "slots": 0.05}
+# With fewer samples the leave-one-out error is too noisy to tell that an anchor misleads.
+_MIN_TO_DROP_ANCHORS = 16
 # Beside an anchor, totals only correct.
 _TOTALS_BESIDE_ANCHORS = 0.2
 
@@ -82,19 +84,31 @@ class LatencyBase:
         pairs = list(zip(groups, columns, strict=True))
         scalers = [Standardizer.fit(values, weights[group]) for group, values in pairs]
         parts = [scaler.apply(values) for scaler, values in zip(scalers, columns, strict=True)]
-        fit = fit_robust_ridge(np.concatenate(parts, axis=1), target)
+        guess = 0.0
+        if "anchors" in groups:
+            # The last anchor in proportion: what the ridge falls back to where data are few.
+            anchor = batch.anchors[:, -1]
+            guess = float(np.median(target / anchor))
+            fit = fit_robust_ridge(np.concatenate(parts, axis=1), target, guess * anchor)
+        else:
+            fit = fit_robust_ridge(np.concatenate(parts, axis=1), target)
         intercept, raw = fit.intercept, dict[str, Array]()
         splits = np.cumsum([part.shape[1] for part in parts])[:-1]
         fitted = np.split(fit.coefficients, splits)
         for group, scaler, coefficients in zip(groups, scalers, fitted, strict=True):
             raw[group] = coefficients * scaler.factor
             intercept -= float(raw[group] @ scaler.mean)
+            if group == "anchors":
+                raw[group][-1] += guess
         return cls(intercept, raw), fit
 
     @classmethod
     def fit_best(cls, batch: FeatureBatch, target: Array) -> tuple[LatencyBase, RidgeFit]:
         """Fit every variant and keep the one with the least leave-one-out error."""
-        variants = _WITH_ANCHORS if batch.anchors.shape[1] else VARIANTS
+        variants = VARIANTS
+        if batch.anchors.shape[1]:
+            can_judge = len(target) >= _MIN_TO_DROP_ANCHORS
+            variants = (*_WITH_ANCHORS, *(VARIANTS if can_judge else ()))
         fits = [cls.fit(batch, target, variant) for variant in variants]
         # One common clip, else the fit with the widest errors would be judged most leniently.
         clip = 3.0 * min(fit.scale for _, fit in fits)

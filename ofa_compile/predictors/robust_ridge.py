@@ -45,7 +45,7 @@ class RidgeFit:
         return columns @ self.coefficients + self.intercept
 
 
-def fit_robust_ridge(columns: Array, target: Array) -> RidgeFit:
+def fit_robust_ridge(columns: Array, target: Array, offset: Array | None = None) -> RidgeFit:
     """Fit a ridge on relative errors, down-weighting outliers.
 
     Parameters
@@ -54,12 +54,15 @@ def fit_robust_ridge(columns: Array, target: Array) -> RidgeFit:
         Standardised features, of shape (n, num_columns). A column scaled down is penalised more.
     target
         Positive values, of shape (n,).
+    offset
+        A first guess at them, of shape (n,), to which the fit is added; errors stay relative to the
+        target. Zero if None.
     """
-    trust = np.ones(len(target))
-    fit = _fit_weighted(columns, target, trust)
+    trust, guess = np.ones(len(target)), np.zeros(len(target)) if offset is None else offset
+    fit = _fit_weighted(columns, target, guess, trust)
     for _ in range(_NUM_REWEIGHTINGS):
         trust = np.minimum(1.0, _HUBER * fit.scale / np.maximum(np.abs(fit.loo_errors), 1e-12))
-        fit = _fit_weighted(columns, target, trust)
+        fit = _fit_weighted(columns, target, guess, trust)
     return fit
 
 
@@ -68,10 +71,10 @@ def robust_scale(errors: Array) -> float:
     return float(1.4826 * np.median(np.abs(errors))) + 1e-9
 
 
-def _fit_weighted(columns: Array, target: Array, trust: Array) -> RidgeFit:
+def _fit_weighted(columns: Array, target: Array, guess: Array, trust: Array) -> RidgeFit:
     """Fit with the given trust in each sample; the best penalty is found from one SVD."""
     weights = np.sqrt(trust) / target
-    rows, values = columns * weights[:, None], target * weights
+    rows, values = columns * weights[:, None], (target - guess) * weights
     # Projecting the weights out leaves the intercept unpenalised.
     unit = weights / np.linalg.norm(weights)
     left, singular, right = np.linalg.svd(rows - np.outer(unit, unit @ rows), full_matrices=False)
