@@ -78,6 +78,8 @@ def _render(report: dict[str, Any]) -> str:
     if again:
         text = f"measured twice, {again['num_subnets']} subnets differ by {percent(again['mape'])}"
         lines += ["", f"{text} on average (Spearman {again['spearman']:.4f})"]
+    if report["drift_exponent"]:
+        lines.append(f"drift of the machine to the power of {report['drift_exponent']:.2f} removed")
     if spread is not None:
         lines.append(f"rounds of one measurement scatter by {percent(spread)} (median)")
     return "\n".join(lines)

@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ofa_compile.errors import ArchitectureError, ArtifactError, DataError, NotFittedError
 from ofa_compile.predictors import metrics
-from ofa_compile.predictors.features import FEATURES, LatencyFeatures, chunks
+from ofa_compile.predictors.features import FEATURES, FeatureBatch, LatencyFeatures, chunks
 from ofa_compile.predictors.kernel_times import KernelTimes
 from ofa_compile.predictors.latency_base import LatencyBase
 from ofa_compile.predictors.latency_model import LatencyModel
@@ -235,6 +235,10 @@ class LatencyPredictor:
         model = self._fitted()
         indices = self.space.indices(architectures)
         return model.uncertainty(self._features.batch(indices, with_slots=False))
+
+    def features(self, architectures: Sequence[Architecture]) -> FeatureBatch:
+        """Return what the predictor sees of architectures."""
+        return self._features.batch(self.space.indices(architectures))
 
     @property
     def report(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from ofa_compile.errors import DataError
 from ofa_compile.hardware.target_spec import TargetSpec, load_target
 from ofa_compile.options import FitLatencyOptions, default_workspace
 from ofa_compile.predictors import metrics
+from ofa_compile.predictors.drift import fit_drift_exponent, without_drift
 from ofa_compile.predictors.latency import MIN_SAMPLES, LatencyPredictor
 from ofa_compile.predictors.latency_residual import LatencyPredictorConfig
 from ofa_compile.progress import ProgressCallback, no_progress
@@ -54,6 +55,7 @@ def fit_latency_predictor(
         raise DataError(message, hint=_measure_hint(target))
     study = _Study(options, target, workspace, records)
     progress(f"fitting on {num_fitted} subnets")
+    curve = study.curve(num_fitted, progress)
     predictor, report = study.fit(num_fitted)
     output = options.output or latency_predictor_path(
         workspace, options.space, options.statistic, options.batch
@@ -71,9 +73,10 @@ def fit_latency_predictor(
         "has_kernel_times": predictor.kernel_times is not None,
         "cross_validated": report,
         "held_out": study.errors(predictor, num_fitted) if options.held_out else None,
-        "learning_curve": study.curve(num_fitted, progress),
+        "learning_curve": curve,
+        "drift_exponent": study.drift_exponent,
         "median_round_spread": float(np.median(spreads)) if spreads else None,
-        "repeats": _repeat_errors(records, repeats, options),
+        "repeats": _repeat_errors(records, repeats, options, study.drift_exponent),
     }
 
 
@@ -90,7 +93,8 @@ class _Study:
         from ofa_compile.measurement.dataset import only_one_kind
 
         self._records = records
-        self._ms = np.array([_latency_ms(record, options) for record in records])
+        self._measured_ms = np.array([_latency_ms(record, options) for record in records])
+        self._drift = np.array([record.drift or 0.0 for record in records])
         self._architectures = [record.architecture for record in records]
         self._predictor_options: dict[str, Any] = {
             "kind": only_one_kind(list(records)),
@@ -108,16 +112,24 @@ class _Study:
         self._space = search_space(options.space)
 
     def fit(self, count: int) -> tuple[LatencyPredictor, dict[str, float]]:
-        """Fit on the first records; return the predictor and its cross-validated figures."""
+        """Fit on the first records; return the predictor and its cross-validated figures.
+
+        How times follow the machine's drift is fitted along, and holds for `errors` too.
+        """
         predictor = LatencyPredictor(self._space, **self._predictor_options)
-        report = predictor.fit(self._architectures[:count], self._ms[:count])
+        batch = predictor.features(self._architectures[:count])
+        ms, drift = self._measured_ms[:count], self._drift[:count]
+        self.drift_exponent = fit_drift_exponent(batch, ms, drift)
+        corrected = without_drift(ms, drift, self.drift_exponent)
+        report = predictor.fit(self._architectures[:count], corrected)
         return predictor, report.cross_validated
 
     def errors(self, predictor: LatencyPredictor, start: int) -> dict[str, float]:
         """Test on the records from `start` on."""
         space = predictor.space
         predicted = predictor.predict_indices(space, space.indices(self._architectures[start:]))
-        return metrics.summary(self._ms[start:], predicted)
+        ms, drift = self._measured_ms[start:], self._drift[start:]
+        return metrics.summary(without_drift(ms, drift, self.drift_exponent), predicted)
 
     def curve(self, num_fitted: int, progress: ProgressCallback) -> list[dict[str, float]]:
         """Fit on fewer; test on the held-out records, or where none are on all later ones."""
@@ -191,12 +203,19 @@ def _kernel_times(
 
 
 def _repeat_errors(
-    records: Sequence[LatencyRecord], repeats: Sequence[LatencyRecord], options: FitLatencyOptions
+    records: Sequence[LatencyRecord],
+    repeats: Sequence[LatencyRecord],
+    options: FitLatencyOptions,
+    drift_exponent: float,
 ) -> dict[str, float] | None:
     """Compare second measurements with the first: no predictor errs less for long."""
-    first = {record.architecture: _latency_ms(record, options) for record in records}
-    pairs = [(first.get(r.architecture), _latency_ms(r, options)) for r in repeats]
-    known = [(one, two) for one, two in pairs if one is not None and two is not None]
+
+    def settled(record: LatencyRecord) -> float:
+        ms, drift = np.array([_latency_ms(record, options)]), np.array([record.drift or 0.0])
+        return float(without_drift(ms, drift, drift_exponent)[0])
+
+    first = {record.architecture: settled(record) for record in records}
+    known = [(first[r.architecture], settled(r)) for r in repeats if r.architecture in first]
     if not known:
         return None
     once, again = np.array(known).T
