@@ -3,7 +3,7 @@
 Tunes a space, measures 100 subnets chosen to teach, and 100 drawn uniformly to test on, half of
 them twice (loaded anew): how well measurements repeat bounds what any predictor can do. Then
 compares models and numbers of training subnets. With `--also NAME`, another target that this
-machine runs, it measures 20 and 60 subnets there, and predicts that target from this machine's
+machine runs, it measures 20 and 30 subnets there, and predicts that target from this machine's
 predictor and 10 or 20 subnets.
 
 Everything built or measured is kept in the workspace, so the steps may run apart: builds when the
@@ -46,6 +46,7 @@ from ofa_compile.measurement.sampling import choose_architectures, draw_architec
 from ofa_compile.options import MeasureOptions, TuneOptions, default_workspace
 from ofa_compile.predictors import metrics
 from ofa_compile.predictors.cost_tables import CostTables
+from ofa_compile.predictors.drift import fit_drift_exponent, without_drift
 from ofa_compile.predictors.kernel_times import KernelTimes
 from ofa_compile.predictors.latency import LatencyPredictor
 from ofa_compile.space import Architecture, search_space
@@ -88,6 +89,10 @@ class Data:
         First and second measurement of those that have two, of shape (2, n).
     kernel_times
         From the tuning database.
+    drift_exponent
+        Fitted on all of `train`; all latencies are without the drift to this power.
+    raw_ms
+        Latencies of `train` and `test` as they were measured.
     """
 
     def __init__(self, target_name: str, workspace: Path, sets: Sets, options: Any) -> None:
@@ -101,11 +106,13 @@ class Data:
             message = f"{len(lacking)} subnets are not measured on {target_name} yet"
             raise SystemExit(message)
         self.train, self.test = wanted
-        self.train_ms, self.test_ms = (
-            np.array([samples[a.hash].median_ms for a in part]) for part in wanted
-        )
-        pairs = [(samples[key].median_ms, again.median_ms) for key, again in repeats.items()]
-        self.again = np.array(pairs).T
+        found = [[samples[a.hash] for a in part] for part in wanted]
+        self.raw_ms = tuple(np.array([r.median_ms for r in part]) for part in found)
+        features = LatencyPredictor(space).features(self.train)
+        self.drift_exponent = fit_drift_exponent(features, self.raw_ms[0], _drift(found[0]))
+        self.train_ms, self.test_ms = (self._settled(part) for part in found)
+        twice = [samples[key] for key in repeats], list(repeats.values())
+        self.again = np.array([self._settled(part) for part in twice])
         self.records = list(samples.values())
         results = TuningDatabase(database_path(workspace, target)).results(
             tuning_fingerprint(target), kernel_digest()
@@ -113,8 +120,16 @@ class Data:
         sizes = _sizes(options) or space.resolutions
         self.kernel_times: KernelTimes = tuned_kernel_times(space, sizes, results)
 
+    def _settled(self, records: Sequence[LatencyRecord]) -> Array:
+        ms = np.array([record.median_ms for record in records])
+        return without_drift(ms, _drift(records), self.drift_exponent)
+
 
 _ROLES = ("sample", "repeat")
+
+
+def _drift(records: Sequence[LatencyRecord]) -> Array:
+    return np.array([record.drift for record in records])
 
 
 def _by_hash(records: Sequence[LatencyRecord]) -> dict[str, LatencyRecord]:
@@ -241,8 +256,13 @@ def evaluate(data: Data, options: argparse.Namespace) -> dict[str, Any]:
     space = search_space(options.space)
     macs = CostTables(space).figure("macs", space.indices(data.test))
     spreads = [r.spread for r in data.records if r.spread is not None]
+    task = Task(space, data.kernel_times)
+    raw = ours(task, data.train, data.raw_ms[0], data.test, 0)
     return {
         "models": compare(data, options),
+        "num_train": len(data.train),
+        "drift_exponent": data.drift_exponent,
+        "with_drift_left_in": figures(data.raw_ms[1], raw),
         "designs": compare_designs(data, options),
         "repeats": figures(*data.again) if data.again.size else None,
         "num_repeats": data.again.shape[-1] if data.again.size else 0,
@@ -268,6 +288,8 @@ def show(result: dict[str, Any], options: argparse.Namespace) -> None:
         rows = [row(r["model"], r["num_train"], r) for r in result.get(title) or ()]
         if rows:
             say(options, f"\n## {title}\n\n{table(HEADER, rows)}")
+    rows = [row("ours, drift left in", result["num_train"], result["with_drift_left_in"])]
+    say(options, f"\n{table(HEADER, rows)}")
     if result["repeats"]:
         rows = [row("second measurement", result["num_repeats"], result["repeats"])]
         say(options, f"\n{table(HEADER, rows)}")
@@ -288,7 +310,7 @@ def main() -> None:
     )
     arguments.add_argument("--minutes", type=float, help="stop measuring after this time")
     options = arguments.parse_args()
-    sets, few = Sets(100, 100, 50), Sets(20, 60, 0)
+    sets, few = Sets(100, 100, 50), Sets(20, 30, 0)
     if options.quick:
         options.space, options.resolution = "ofa_mbv3_cifar", 24
         sets, few = Sets(12, 12, 3), Sets(10, 10, 0)

@@ -123,7 +123,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     if not missing:
         thousand = [space.sample(rng, resolution=resolution) for _ in range(1000)]
         counts = count_trials(space, thousand, trials)
-    del report["gains"]
+    del report["gains"], report["database"]  # a list, and a path of this machine
     return {
         "space": space.name,
         "resolution": resolution,
