@@ -32,7 +32,7 @@ from ofa_compile.search.config import BEST_CONFIG, PAPER_CONFIG, EvolutionConfig
 from ofa_compile.search.constraints import Limits
 from ofa_compile.search.pareto import hypervolume, non_dominated_mask
 from ofa_compile.search.problem import SearchProblem
-from ofa_compile.search.search import search
+from ofa_compile.search.search import SearchResult, search
 from ofa_compile.space import cost
 from ofa_compile.space.registry import search_space
 
@@ -84,13 +84,7 @@ def pick(
     """Search at one published subnet's own latency."""
     architecture = item["architecture"]
     latency_ms = float(latency.predict([architecture])[0])
-    found = search(
-        search_space(SPACE),
-        accuracy=accuracy,
-        latency=latency,
-        max_latency_ms=latency_ms,
-        seed=options.seed,
-    )
+    found = best_under(accuracy, latency, latency_ms, options.seed)
     return {
         "name": item["name"].split("_top1")[0],
         "latency_ms": latency_ms,
@@ -180,7 +174,7 @@ def front(options: argparse.Namespace, accuracy: Any, latency: Any, name: str) -
 
 
 def seed_spread(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Search the best under many limits with several seeds, each on its own."""
+    """Search under many limits with several seeds, as the command does."""
     accuracy, phone = authors_accuracy(folder / "ofa"), PhoneTable(folder / "ofa")
     host = host_latency(options)
     models = {
@@ -193,12 +187,10 @@ def seed_spread(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             continue
         rows = {}
         for limit in limits:
-            values = []
-            for seed in seeds(options):
-                task = limited_problem(accuracy, latency, limit)
-                best = evolve_best(task, np.random.default_rng(seed), BEST_CONFIG)
-                values.append(-100 * float(best.values[0, 0]))
-            rows[f"{limit:g} ms"] = values
+            rows[f"{limit:g} ms"] = [
+                100 * best_under(accuracy, latency, limit, seed).best.accuracy
+                for seed in seeds(options)
+            ]
         say(options, f"\n## Best under one limit, {len(seeds(options))} seeds: {model}\n")
         header = ("limit", "best", "worst", "spread")
         cells = [
@@ -208,6 +200,12 @@ def seed_spread(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         say(options, table(header, cells))
         document[model] = rows
     return document
+
+
+def best_under(accuracy: Any, latency: Any, limit_ms: float, seed: int) -> SearchResult:
+    """Search under one limit, as the command does."""
+    space = search_space(SPACE)
+    return search(space, accuracy=accuracy, latency=latency, max_latency_ms=limit_ms, seed=seed)
 
 
 def limited_problem(accuracy: Any, latency: Any, limit_ms: float) -> SearchProblem:

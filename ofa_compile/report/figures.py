@@ -105,18 +105,18 @@ def _drawings(document: Mapping[str, Any]) -> dict[str, Callable[[Any], None]]:
     """Return what draws each figure that there is data for, by the figure's name."""
     drawings: dict[str, Callable[[Any], None]] = {}
     if document["points"]:
-        drawings["front"] = lambda axes: _front(axes, document)
-        drawings["blocks"] = lambda axes: _blocks(axes, document)
+        drawings["front"] = partial(_front, document)
+        drawings["blocks"] = partial(_blocks, document)
     if document["latency_pairs"]:
-        drawings["latency"] = lambda axes: _latency(axes, document["latency_pairs"])
+        drawings["latency"] = partial(_latency, document["latency_pairs"])
     if document["tuning"]:
-        drawings["tuning"] = lambda axes: _tuning(axes, document["tuning"])
+        drawings["tuning"] = partial(_tuning, document["tuning"])
     for number, curve in enumerate(document["learning_curves"], start=1):
-        drawings[f"learning-curve-{number}"] = partial(_curve, curve=curve)
+        drawings[f"learning-curve-{number}"] = partial(_curve, curve)
     return drawings
 
 
-def _front(axes: Any, document: Mapping[str, Any]) -> None:
+def _front(document: Mapping[str, Any], axes: Any) -> None:
     """Draw the front with its uncertainty, and what was measured of it."""
     points = document["points"]
     costs = [point["cost"] for point in points]
@@ -135,7 +135,7 @@ def _front(axes: Any, document: Mapping[str, Any]) -> None:
     axes.set(xlabel=document["cost_label"], ylabel="accuracy, % (prediction)")
 
 
-def _blocks(axes: Any, document: Mapping[str, Any]) -> None:
+def _blocks(document: Mapping[str, Any], axes: Any) -> None:
     """Draw the time of each block of the knee, with its share of the arithmetic peak."""
     points = document["points"]
     point = next((point for point in points if point["mark"] == "knee"), points[-1])
@@ -155,7 +155,7 @@ def _blocks(axes: Any, document: Mapping[str, Any]) -> None:
     )
 
 
-def _latency(axes: Any, pairs: Sequence[Mapping[str, Any]]) -> None:
+def _latency(pairs: Sequence[Mapping[str, Any]], axes: Any) -> None:
     """Draw predicted over measured latency with bands of two deviations."""
     for is_winner, color in ((False, _PREDICTED), (True, _MEASURED)):
         shown = [pair for pair in pairs if pair["is_winner"] == is_winner]
@@ -169,7 +169,7 @@ def _latency(axes: Any, pairs: Sequence[Mapping[str, Any]]) -> None:
     axes.set(xlabel="measured, ms", ylabel="predicted, ms")
 
 
-def _tuning(axes: Any, workloads: Sequence[Mapping[str, Any]]) -> None:
+def _tuning(workloads: Sequence[Mapping[str, Any]], axes: Any) -> None:
     """Draw the largest gains of tuning."""
     shown = [item for item in workloads if item["gain"] is not None][:_MAX_BARS]
     axes.barh(
@@ -181,7 +181,7 @@ def _tuning(axes: Any, workloads: Sequence[Mapping[str, Any]]) -> None:
     axes.set(xlabel="time of the default / time of the best (measurement)")
 
 
-def _curve(axes: Any, curve: Mapping[str, Any]) -> None:
+def _curve(curve: Mapping[str, Any], axes: Any) -> None:
     """Draw one learning curve."""
     axes.plot(curve["x"], curve["y"], marker="o", color=_PREDICTED)
     axes.set_ylim(bottom=0)

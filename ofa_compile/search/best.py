@@ -16,9 +16,19 @@ _ISLAND_SHARE = 0.6
 
 
 def evolve_best(
-    problem: SearchProblem, rng: np.random.Generator, config: EvolutionConfig = BEST_CONFIG
+    problem: SearchProblem,
+    rng: np.random.Generator,
+    config: EvolutionConfig = BEST_CONFIG,
+    known: Scored | None = None,
 ) -> Scored:
     """Search for the most accurate architecture within the limits.
+
+    Parameters
+    ----------
+    problem, rng, config
+        What to search, and how much.
+    known
+        What another search has found; it joins when the islands do.
 
     Returns
     -------
@@ -40,6 +50,7 @@ def evolve_best(
         budget = first + share * config.max_evaluations * (number + 1) / config.islands
         members, tried = _sweep_best(problem, moves, members, tried, config, budget)
         islands.append(members.take(slice(config.population // config.islands + 1)))
+    islands += [known] if known is not None else []
     members = _best_first(problem, islands[0].join(*islands[1:]))
     if config.islands > 1:
         budget = first + config.max_evaluations
@@ -72,30 +83,54 @@ def _sweep_best(
     config: EvolutionConfig,
     budget: float,
 ) -> tuple[Scored, NDArray[np.uint64]]:
-    """Try the changes of the best members not tried yet until evaluations run out."""
+    """Try the changes of the best members not tried yet until evaluations run out.
+
+    Every other sweep takes the best of each niche instead.
+    """
 
     def merit(values: Array) -> Array:
         return values[:, 0] + VIOLATION_PENALTY * problem.violation(values)
 
-    best, num_idle = np.inf, 0
+    best, num_idle, takes_niches = np.inf, 0, False
     while config.sweep_size and problem.num_evaluated < budget:
         parents = members.take(~np.isin(problem.keys(members.genotypes), tried))
         if not len(parents):
             break
-        parents = parents.take(slice(config.sweep_size))
+        places = _niche_places(problem, parents) if takes_niches else np.arange(len(parents))
+        parents = parents.take(np.argsort(places, kind="stable")[: config.sweep_size])
+        takes_niches = not takes_niches
         tried = np.concatenate([tried, problem.keys(parents.genotypes)])
         owner, move, rows = moves.apply(parents.genotypes)
         singles = score(problem, rows)
         sizes = (config.num_pairs, config.num_triples)
         rows = moves.combine(parents, owner, move, singles, merit, *sizes)
         members = _best_first(problem, members.join(singles, score(problem, rows)))
-        members = members.take(slice(config.population))
+        is_kept = np.arange(len(members)) < config.population
+        members = members.take(is_kept | (_niche_places(problem, members) < config.sweep_size))
         least = float(merit(members.values[:1])[0])
         num_idle = 0 if least < best else num_idle + 1
         if num_idle == config.patience:
             break
         best = least
     return members, tried
+
+
+def _niche_places(problem: SearchProblem, members: Scored) -> NDArray[np.int64]:
+    """Return each member's place, from 0 on, among those of its resolution and total depth.
+
+    Optima of different depths and resolutions lie many changes apart: the best alone would have
+    all the local search, and whichever niche it happens to lie in win.
+    """
+    genes = problem.space.genes
+    depths = [column for column, gene in enumerate(genes) if gene.name.startswith("depth.")]
+    rows = members.genotypes
+    niche = rows[:, 0] * (1 + problem.choice_counts[depths].sum()) + rows[:, depths].sum(axis=1)
+    order = np.argsort(niche, kind="stable")
+    starts = np.flatnonzero(np.r_[True, np.diff(niche[order]) != 0])
+    sizes = np.diff(np.r_[starts, len(rows)])
+    places = np.empty(len(rows), dtype=np.int64)
+    places[order] = np.arange(len(rows)) - np.repeat(starts, sizes)
+    return places
 
 
 def _vary(

@@ -191,9 +191,9 @@ def search(
     rng = np.random.default_rng(seed)
     check_feasible(problem)
     archive = evolve_front(problem, rng, config, progress)
-    # On its own, not from the front: two searches seldom end in the same local optimum.
+    # By itself at first, not from the front: two searches seldom end in the same local optimum.
     default = BEST_CONFIG if limits.active else UNLIMITED_CONFIG
-    best = evolve_best(problem, rng, best_config or default)
+    best = evolve_best(problem, rng, best_config or default, known=archive)
     archive = archive.join(best.take(best.violations == 0))
     if not len(archive):
         raise no_joint_solution(problem)

@@ -247,6 +247,7 @@ def test_the_page_works_in_a_browser(tmp_path: Path, count: int) -> None:
                 assert words in text
         else:
             await _check_interaction(page, document)
+            await _check_numbers(page, document)
             await _check_layouts(page)
         assert page.errors == []
 
@@ -276,8 +277,42 @@ async def _check_interaction(page: Page, document: dict[str, Any]) -> None:
     )
     assert await page.evaluate("document.querySelectorAll('#tuning tbody tr').length") == 1
     assert await page.evaluate("document.querySelector('#curves h3').textContent") == CURVE["name"]
-    unnamed = "[...document.querySelectorAll('svg')].filter(s => !s.ariaLabel).length"
+    unnamed = (
+        "[...document.querySelectorAll('svg')].filter(s => !s.ariaLabel && !s.ariaHidden).length"
+    )
     assert await page.evaluate(unnamed) == 0
+
+
+async def _check_numbers(page: Page, document: dict[str, Any]) -> None:
+    """Every table shows the figures of the document, all points included."""
+    await page.evaluate("document.querySelector('#table button')?.click()")
+    shown = await _cells(page, "#table tbody tr")
+    assert len(shown) == len(document["points"])
+    for cells, point in zip(shown, document["points"], strict=True):
+        assert cells[:3] == [point["hash"], point["mark"], f"{100 * point['accuracy']:.2f} %"]
+        assert float(cells[3]) == pytest.approx(point["cost"], rel=5e-4)
+        sizes = [int(text.replace(",", "")) for text in cells[5:]]
+        assert sizes == [point[key] for key in ("macs", "num_parameters", "size_bytes")]
+    for cells, item in zip(
+        await _cells(page, "#verified tbody tr"), document["verified"], strict=True
+    ):
+        assert cells[0] == item["hash"]
+        assert float(cells[4]) == pytest.approx(item["measured_ms"], rel=5e-4)
+    await page.evaluate("document.getElementById('front-chart').focus()")
+    await page.press("End")
+    blocks = [document["blocks"][place] for place in document["points"][-1]["blocks"]]
+    for cells, block in zip(await _cells(page, "#blocks tbody tr"), blocks, strict=True):
+        assert cells[0] == block["name"]
+        assert float(cells[6]) == pytest.approx(block["ms"], rel=5e-3)
+        assert cells[7:] == [block["kind"], f"{100 * block['roofline_share']:.0f} %"]
+
+
+async def _cells(page: Page, rows: str) -> list[list[str]]:
+    script = (
+        f"[...document.querySelectorAll('{rows}')].map(r => [...r.cells].map(c => c.textContent))"
+    )
+    found: list[list[str]] = await page.evaluate(script)
+    return found
 
 
 async def _check_layouts(page: Page) -> None:

@@ -13,10 +13,11 @@ from ofa_compile.errors import ArchitectureError, ConfigError, InfeasibleConstra
 from ofa_compile.hardware.target_spec import load_target
 from ofa_compile.predictors.cost_tables import CostTables
 from ofa_compile.predictors.estimate import LatencyEstimator
-from ofa_compile.search.best import evolve_best
+from ofa_compile.search.best import _niche_places, evolve_best
 from ofa_compile.search.config import PAPER_CONFIG, EvolutionConfig
 from ofa_compile.search.front import evolve_front
 from ofa_compile.search.pareto import hypervolume, non_dominated_mask
+from ofa_compile.search.population import score
 from ofa_compile.search.problem import SearchProblem
 from ofa_compile.search.reach import lowest
 from ofa_compile.search.search import search
@@ -233,3 +234,26 @@ def test_search_imports_neither_torch_nor_tvm() -> None:
         "assert not {'torch', 'tvm', 'xgboost'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_niches_are_of_one_resolution_and_depth(tiny_space, accuracy) -> None:  # type: ignore[no-untyped-def]
+    problem = SearchProblem(tiny_space, accuracy=accuracy)
+    members = score(problem, problem.sample(np.random.default_rng(0), 60))
+    places = _niche_places(problem, members)
+    depths = [n for n, gene in enumerate(tiny_space.genes) if gene.name.startswith("depth.")]
+    seen: dict[tuple[int, int], int] = {}
+    for row, place in zip(members.genotypes, places.tolist(), strict=True):
+        niche = (int(row[0]), int(row[depths].sum()))
+        assert place == seen.get(niche, 0)
+        seen[niche] = place + 1
+    assert len(seen) == 8  # two resolutions, and 0 to 3 of three stages deep
+
+
+def test_what_is_known_is_not_lost(tiny_space, accuracy, truth) -> None:  # type: ignore[no-untyped-def]
+    scores, _ = truth
+    problem = SearchProblem(tiny_space, accuracy=accuracy)
+    tiny = dataclasses.replace(QUICK_BEST, population=4, generations=1, max_evaluations=1)
+    known = evolve_best(problem, np.random.default_rng(0), QUICK_BEST)
+    assert -known.values[0, 0] == pytest.approx(scores.max())
+    best = evolve_best(problem, np.random.default_rng(1), tiny, known=known)
+    assert best.values[0, 0] == known.values[0, 0]
