@@ -84,7 +84,7 @@ def new_target(options: NewTargetOptions) -> Path:
         message = f"{path} is there already"
         raise UserInputError(message, hint="edit it, or choose another name")
     base = load_target(options.base)
-    if base.is_vulkan:
+    if base.is_gpu:
         message = f"'{base.name}' is a GPU; `targets new` makes targets for processors"
         raise TargetSpecError(message, hint=f"copy targets/{base.name}.toml and edit it")
     values = _values_of(base)
