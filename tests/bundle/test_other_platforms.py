@@ -25,7 +25,7 @@ from ofa_compile.errors import DeviceError, MissingDependencyError
 from ofa_compile.hardware.target_spec import load_target
 from ofa_compile.hardware.toolchain import find_linker
 
-NAMES = ("riscv64", "armv7", "wasm32")
+NAMES = ("riscv64", "riscv64-v", "armv7", "wasm32")
 SHAPE = (1, 3, 10, 10)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ofa_compile.cli.app import run_app
-from ofa_compile.hardware.target_spec import list_targets
+from ofa_compile.hardware.target_spec import list_targets, load_target
 
 
 def test_list(capsys: pytest.CaptureFixture[str]) -> None:
@@ -64,3 +64,34 @@ def test_check_of_a_malformed_file(tmp_path: Path, capsys: pytest.CaptureFixture
     path.write_text("schema_version = 1\nrunner = 3\ndescription = 'x'\n", encoding="utf-8")
     assert run_app(["targets", "check", str(path)]) == 2
     assert "bad.toml" in capsys.readouterr().err
+
+
+def test_new_probe_and_check(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A target made on the command line for this machine, filled in by it, and found right."""
+    monkeypatch.chdir(tmp_path)
+    local = ("--set", 'runner.kind="local"', "--set", "core.cores=1000")
+    assert run_app(["targets", "new", "pc", "--from", "host", *local]) == 0
+    assert "wrote pc.toml\ncheck it: ofa-compile targets check pc.toml" in capsys.readouterr().out
+    assert run_app(["targets", "check", "pc.toml"]) == 0
+    printed = capsys.readouterr()
+    assert "differs  device" in printed.out
+    assert "core.cores is 1000, the device has " in printed.out
+    assert "targets probe FILE --write" in printed.err
+    assert run_app(["targets", "probe", "pc.toml", "--write", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["where"] == "here"
+    assert document["written"]["core.cores"] == load_target("host").core.cores
+    assert load_target(tmp_path / "pc.toml").core.cores == load_target("host").core.cores
+
+
+def test_mistakes_of_new_are_explained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run_app(["targets", "new", "x", "--triple", "riscv64-linux-gnu"]) == 2
+    assert "--cpu is needed" in capsys.readouterr().err
+    assert run_app(["targets", "probe", "riscv64"]) in (3, 4)  # no emulator, or nothing but one
+    assert "Traceback" not in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

@@ -32,7 +32,12 @@ def test_facts_agree(name: str) -> None:
     assert spec.description
     if spec.is_gpu:  # facts of a GPU, which has no such rule
         return
-    registers = {32: {32}, 128: {32} if spec.arch == "aarch64" else {16}, 256: {16}, 512: {32}}
+    registers = {
+        32: {32},
+        128: {32} if spec.arch in ("aarch64", "riscv64") else {16},
+        256: {16},
+        512: {32},
+    }
     assert spec.core.vector_registers in registers[spec.core.vector_bits]
     assert spec.tvm_target["num-cores"] == spec.core.cores
 
