@@ -121,7 +121,7 @@ class Bundle:
     ) -> NDArray[np.float64]:
         """Time runs on one input, here or on a board; nothing of Python is inside the times.
 
-        A board runs on noise instead of `x`: the time does not depend on the values.
+        A board or an engine runs on noise instead of `x`: the time does not depend on the values.
 
         Returns
         -------
@@ -139,6 +139,8 @@ class Bundle:
         if is_on_board(self.manifest.target):
             with self._board_program() as program:
                 return program.time(repeats=repeats, warmup=warmup, threads=threads)
+        if self.manifest.platform.is_hosted:
+            return self.executable.time(repeats=repeats, warmup=warmup, threads=threads)
         return self.library.time(inputs, repeats=repeats, warmup=warmup, threads=threads)
 
     def _board_program(self) -> AbstractContextManager[BoardProgram]:

@@ -120,6 +120,28 @@ class Executable:
             raise DeviceError(msg)
         return values.reshape(len(x), self.classes).astype(np.float32)
 
+    def time(self, *, repeats: int, warmup: int = 3, threads: int = 1) -> NDArray[np.float64]:
+        """Time runs on an input of noise, inside one process.
+
+        Returns
+        -------
+        Milliseconds of each run, of shape (repeats,).
+
+        Raises
+        ------
+        DeviceError
+            As for `run`.
+        """
+        with tempfile.TemporaryDirectory(prefix="ofa-compile-") as folder:
+            path = Path(folder, "times.f64")
+            arguments = ["--benchmark", str(repeats), "--warmup", str(warmup), "--times", str(path)]
+            self._call([*arguments, "--threads", str(threads)], _TIMEOUT_PER_INPUT_S)
+            times = np.fromfile(path, dtype="<f8")
+        if times.size != repeats:
+            msg = f"{self.path.name} wrote {times.size} times, not {repeats}"
+            raise DeviceError(msg)
+        return times.astype(np.float64)
+
     def _call(self, arguments: Sequence[str], timeout_s: float) -> None:
         program = self.command[0] if self.command else self.path.name
         try:

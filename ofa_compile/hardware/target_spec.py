@@ -225,7 +225,7 @@ class TargetSpec:
     @property
     def is_emulated(self) -> bool:
         """Whether code for the target runs in an emulator, neither here nor on a board."""
-        return not self.is_native and self.runner.kind != "rpc"
+        return not self.is_native and self.runner.kind != "rpc" and not self.platform.is_hosted
 
     @property
     def triple(self) -> str:

@@ -67,7 +67,11 @@ def measure_target(
         hint = "`search` and `compile` estimate instead; or reach a board: runner.kind = 'rpc'"
         raise DeviceUnavailableError(message, hint=hint)
 
-    on = _measure_on_boards if target.runner.kind == "rpc" else _measure_here
+    on = _measure_here
+    if target.runner.kind == "rpc":
+        on = _measure_on_boards
+    elif target.platform.is_hosted:
+        on = _measure_in_engine
     report = on(options, target, space, workspace, progress)
     return {
         "dataset": str(latency_dataset_path(workspace)),
@@ -134,6 +138,45 @@ def _build_ahead(
     return {"num_built": num_built, "num_ready": len(todo)}
 
 
+def _measure_in_engine(
+    options: MeasureOptions,
+    target: TargetSpec,
+    space: SearchSpace,
+    workspace: Path,
+    progress: ProgressCallback,
+) -> dict[str, Any]:
+    """Measure inside an engine that this machine runs."""
+    _refuse(options, target, {"build_only": False, "cache_state": "warm", "batch": 1, "threads": 1})
+    from ofa_compile.measurement.dataset import LatencyDataset
+    from ofa_compile.measurement.engine_builder import ENGINE_TIMING, EngineBuilder
+    from ofa_compile.measurement.measure import MeasureConfig, measure_subnets
+    from ofa_compile.supernet import load_supernet
+
+    tuned = tuned_configs(target, workspace)
+    report = measure_subnets(
+        space,
+        target,
+        wanted_subnets(options, space),
+        build=EngineBuilder(target, load_supernet(None, space=space), tuned=tuned),
+        dataset=LatencyDataset(latency_dataset_path(workspace)),
+        num_repeats=options.repeats,
+        max_seconds=None if options.budget_minutes is None else 60 * options.budget_minutes,
+        # The engine's own threads compile beside the code that is timed.
+        config=MeasureConfig(timing=ENGINE_TIMING, code=code_version(tuned), pins_core=False),
+        progress=progress,
+    )
+    return dataclasses.asdict(report)
+
+
+def _refuse(options: MeasureOptions, target: TargetSpec, defaults: Mapping[str, Any]) -> None:
+    """Refuse options that only targets have whose code this machine runs itself."""
+    for name, default in defaults.items():
+        if getattr(options, name) != default:
+            message = f"--{name.replace('_', '-')} is for targets that this machine runs itself"
+            how = "on boards" if target.runner.kind == "rpc" else "inside an engine"
+            raise UserInputError(message, hint=f"'{target.name}' is measured {how}: drop it")
+
+
 def _measure_on_boards(
     options: MeasureOptions,
     target: TargetSpec,
@@ -142,13 +185,10 @@ def _measure_on_boards(
     progress: ProgressCallback,
 ) -> dict[str, Any]:
     """Measure on all boards of the target that are free now."""
-    for name, default in (
-        ("build_only", False), ("budget_minutes", None), ("cache_state", "warm"), ("repeats", 0),
-        ("batch", 1),
-    ):  # fmt: skip
-        if getattr(options, name) != default:
-            message = f"--{name.replace('_', '-')} is for targets that this machine runs itself"
-            raise UserInputError(message, hint=f"'{target.name}' is measured on boards: drop it")
+    defaults: dict[str, Any] = {
+        "build_only": False, "budget_minutes": None, "cache_state": "warm", "repeats": 0, "batch": 1
+    }  # fmt: skip
+    _refuse(options, target, defaults)
     from ofa_compile.bundle.manifest import describe_target
     from ofa_compile.measurement.board_builder import BOARD_TIMING, BuiltSubnet, build_subnet
     from ofa_compile.measurement.dataset import LatencyDataset

@@ -54,7 +54,7 @@ def tune_target(options: TuneOptions, progress: ProgressCallback = no_progress) 
         If nothing can be built or run.
     """
     target = load_target(options.target)
-    if target.is_emulated and target.arch != "aarch64":
+    if target.platform.is_hosted or (target.is_emulated and target.arch != "aarch64"):
         message = f"this machine cannot run code for '{target.name}', and nothing estimates it"
         raise DeviceUnavailableError(message, hint="kernels use their defaults meanwhile")
     if target.is_gpu:
