@@ -7,11 +7,12 @@ further deployment costs. Wall time includes whatever else the machine was doing
 does not, and is the figure to compare.
 
     python benchmarks/bench_retarget.py [--quick] [--json] [--count N] [--tune-minutes M]
-        [--workspace FOLDER] [--prefix WORDS]
+        [--workspace FOLDER] [--prefix WORDS] [--build-prefix WORDS]
 
 With --workspace a run that was stopped goes on where it stood: the times of all its attempts are
 added up. --prefix is put before the commands that time code, to give them the machine (such as
-"taskset -c 0"); a command that it stops (exit code 124) is called again.
+"taskset -c 0"), --build-prefix before the others (such as "nice"); a command that these stop (exit
+code 124) is called again.
 """
 
 from __future__ import annotations
@@ -77,6 +78,7 @@ def road(options: argparse.Namespace) -> list[Step]:
         Step("check it", ("targets", "check", "machine.toml")),
         Step("ask the device", probe, times_code=True),
         Step("tune the space", ("tune", *target, "--budget-minutes", budget, *few), True),
+        Step(f"build {count} subnets", ("measure", *target, "--count", count, "--build-only")),
         Step(f"measure {count} subnets", ("measure", *target, "--count", count), True),
         Step("fit the predictor", ("fit-latency", *target)),
         Step("search the front", ("search", *target, "--output", "front")),
@@ -88,7 +90,7 @@ def road(options: argparse.Namespace) -> list[Step]:
 
 def run_step(step: Step, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Run one step until it is done; return its times and what it printed."""
-    prefix = shlex.split(options.prefix) if step.times_code else []
+    prefix = shlex.split(options.prefix if step.times_code else options.build_prefix)
     command = [*prefix, sys.executable, "-m", "ofa_compile", *step.words, "--json", "--quiet"]
     environment = {**os.environ, "OFA_COMPILE_CACHE": str(folder / "cache")}
     environment.pop("OFA_COMPILE_WORKSPACE", None)
@@ -158,6 +160,7 @@ def main() -> None:
     arguments.add_argument("--tune-minutes", type=float, help="budget of tuning (default 10)")
     arguments.add_argument("--workspace", type=Path, help="folder to begin or go on in")
     arguments.add_argument("--prefix", default="", help="words before commands that time code")
+    arguments.add_argument("--build-prefix", default="", help="words before the other commands")
     options = arguments.parse_args()
     if options.count is None:
         options.count = 10 if options.quick else 100
