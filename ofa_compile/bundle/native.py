@@ -143,6 +143,24 @@ class NativeLibrary:
         shape = (repeats, int(self._num_steps()))
         return self._call_timed(self._time_steps, x, shape, warmup, threads)
 
+    def time_device(
+        self, x: NDArray[np.float32], *, repeats: int = 50, warmup: int = 3
+    ) -> NDArray[np.float64]:
+        """Time runs by a GPU's own clock: the kernels alone, neither copies nor waiting.
+
+        Parameters are those of `time`, and so is the result; on a processor it is the same.
+
+        Raises
+        ------
+        ArtifactError
+            If the library was compiled before it had this function.
+        """
+        pointer = ctypes.c_void_p
+        function = self._function(
+            "time_device", ctypes.c_int, pointer, pointer, ctypes.c_int, ctypes.c_int, _DOUBLES
+        )
+        return self._call_timed(function, x, (repeats,), warmup, 1)
+
     def _call_timed(
         self,
         function: Any,

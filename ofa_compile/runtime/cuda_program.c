@@ -1,6 +1,7 @@
 /* gpu_program.h through CUDA's driver: memory, modules, and one graph for the whole run. */
 #include "gpu_program.h"
 
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,8 +14,8 @@ struct gpu_program {
     unsigned char *host; /* pinned: the input, then the output */
     CUmodule *modules;   /* by kernel */
     CUfunction *functions;
-    CUgraph graph;
-    CUgraphExec run;
+    CUgraph graph, steps_graph; /* the latter without copies; captured when first wanted */
+    CUgraphExec run, steps_run;
     CUevent *events; /* around every step; created when first wanted */
 };
 
@@ -99,18 +100,18 @@ static int try_kernels(gpu_program *p) {
     return code != 0 ? code : CALL(p, StreamSynchronize, stream);
 }
 
-/* Capture a whole run: input up, all steps, output down. */
-static int capture(gpu_program *p) {
+/* Capture a run: all steps, and with copies the input up before and the output down behind. */
+static int capture(gpu_program *p, bool with_copies, CUgraph *graph, CUgraphExec *run) {
     CUstream stream = p->device.stream;
     int code = CALL(p, StreamBeginCapture, stream, CU_STREAM_CAPTURE_MODE_THREAD_LOCAL);
     if (code != 0) return code;
-    code = upload_input(p);
+    if (with_copies) code = upload_input(p);
     if (code == 0) code = launch_steps(p, NULL);
-    if (code == 0) code = download_output(p);
+    if (code == 0 && with_copies) code = download_output(p);
     /* Even a capture that failed has to end. */
-    int end = CALL(p, StreamEndCapture, stream, &p->graph);
+    int end = CALL(p, StreamEndCapture, stream, graph);
     if (code == 0) code = end;
-    return code != 0 ? code : CALL(p, GraphInstantiate, &p->run, p->graph, 0);
+    return code != 0 ? code : CALL(p, GraphInstantiate, run, *graph, 0);
 }
 
 static int create(gpu_program *p) {
@@ -121,7 +122,7 @@ static int create(gpu_program *p) {
     int code = create_memory(p);
     for (uint32_t i = 0; code == 0 && i < count; ++i) code = load_kernel(p, i);
     if (code == 0) code = try_kernels(p);
-    return code != 0 ? code : capture(p);
+    return code != 0 ? code : capture(p, true, &p->graph, &p->run);
 }
 
 /* Give back all that exists. Of a lost device every call fails, and changes nothing. */
@@ -129,6 +130,8 @@ static void destroy(gpu_program *p) {
     const cuda_functions *cu = &p->device.cu;
     if (p->run != NULL) cu->GraphExecDestroy(p->run);
     if (p->graph != NULL) cu->GraphDestroy(p->graph);
+    if (p->steps_run != NULL) cu->GraphExecDestroy(p->steps_run);
+    if (p->steps_graph != NULL) cu->GraphDestroy(p->steps_graph);
     for (int32_t i = 0; p->events != NULL && i <= OFA_NETWORK.num_steps; ++i)
         if (p->events[i] != NULL) cu->EventDestroy(p->events[i]);
     for (uint32_t i = 0; p->modules != NULL && i < OFA_GPU_NETWORK.num_kernels; ++i)
@@ -196,6 +199,20 @@ static int run_timed(gpu_program *p, double *milliseconds) {
     return code;
 }
 
+static int time_graph(gpu_program *p, double *milliseconds) {
+    float elapsed = 0;
+    int code = create_events(p);
+    if (code == 0 && p->steps_run == NULL)
+        code = capture(p, false, &p->steps_graph, &p->steps_run);
+    if (code == 0) code = CALL(p, EventRecord, p->events[0], p->device.stream);
+    if (code == 0) code = CALL(p, GraphLaunch, p->steps_run, p->device.stream);
+    if (code == 0) code = CALL(p, EventRecord, p->events[1], p->device.stream);
+    if (code == 0) code = CALL(p, StreamSynchronize, p->device.stream);
+    if (code == 0) code = CALL(p, EventElapsedTime, &elapsed, p->events[0], p->events[1]);
+    *milliseconds = (double)elapsed;
+    return code;
+}
+
 static int run_graph(gpu_program *p) {
     int code = CALL(p, GraphLaunch, p->run, p->device.stream);
     return code != 0 ? code : CALL(p, StreamSynchronize, p->device.stream);
@@ -208,6 +225,14 @@ int gpu_program_run(gpu_program *p, const float *input, float *output,
     memcpy(p->host, input, gpu_input_bytes());
     code = step_milliseconds != NULL ? run_timed(p, step_milliseconds) : run_graph(p);
     if (code == 0) memcpy(output, p->host + gpu_round_up(gpu_input_bytes()), gpu_output_bytes());
+    cuda_leave(&p->device);
+    return code;
+}
+
+int gpu_program_time(gpu_program *p, double *milliseconds) {
+    int code = cuda_enter(&p->device);
+    if (code != 0) return code;
+    code = time_graph(p, milliseconds);
     cuda_leave(&p->device);
     return code;
 }

@@ -16,6 +16,9 @@ void gpu_program_close(gpu_program *program);
 int gpu_program_run(gpu_program *program, const float *input, float *output,
                     double *step_milliseconds);
 
+/* Run the steps once more on the last run's input; the device's time of all of them. */
+int gpu_program_time(gpu_program *program, double *milliseconds);
+
 /* Say what a code means, and what to do. */
 const char *gpu_program_explain(int code);
 

@@ -80,31 +80,52 @@ static int run_locked(const float *input, float *output, int warmup, int repeats
     return code;
 }
 
-static int run_checked(const float *input, float *output, int warmup, int repeats,
-                       double *milliseconds, double *step_milliseconds) {
+/* As run_locked, but the device's own time of each repeat. */
+static int time_locked(const float *input, float *output, int warmup, int repeats,
+                       double *milliseconds) {
+    double ignored;
+    int code = run_locked(input, output, 0, 1, NULL, NULL);
+    for (int i = -warmup; code == OFA_OK && i < repeats; ++i)
+        code = gpu_program_time(session.program, i < 0 ? &ignored : &milliseconds[i]);
+    if (code == GPU_DEVICE_LOST) close_device();
+    return code;
+}
+
+enum { NO_CLOCK, HOST_CLOCK, STEP_CLOCK, DEVICE_CLOCK };
+
+static int run_checked(const float *input, float *output, int warmup, int repeats, int clock,
+                       double *milliseconds) {
     int code = check_buffers(input, output);
     if (code != OFA_OK) return code;
+    if (clock != NO_CLOCK && milliseconds == NULL) return OFA_NULL_POINTER;
     if (warmup < 0 || repeats < 1) return OFA_BAD_ARGUMENT;
     pthread_mutex_lock(&session.lock);
-    code = run_locked(input, output, warmup, repeats, milliseconds, step_milliseconds);
+    if (clock == DEVICE_CLOCK)
+        code = time_locked(input, output, warmup, repeats, milliseconds);
+    else
+        code = run_locked(input, output, warmup, repeats, clock == HOST_CLOCK ? milliseconds : NULL,
+                          clock == STEP_CLOCK ? milliseconds : NULL);
     pthread_mutex_unlock(&session.lock);
     return code;
 }
 
 int ofa_session_run(const float *input, float *output) {
-    return run_checked(input, output, 0, 1, NULL, NULL);
+    return run_checked(input, output, 0, 1, NO_CLOCK, NULL);
 }
 
 int ofa_session_time(const float *input, float *output, int warmup, int repeats,
                      double *milliseconds) {
-    if (milliseconds == NULL) return OFA_NULL_POINTER;
-    return run_checked(input, output, warmup, repeats, milliseconds, NULL);
+    return run_checked(input, output, warmup, repeats, HOST_CLOCK, milliseconds);
 }
 
 int ofa_session_time_steps(const float *input, float *output, int warmup, int repeats,
                            double *milliseconds) {
-    if (milliseconds == NULL) return OFA_NULL_POINTER;
-    return run_checked(input, output, warmup, repeats, NULL, milliseconds);
+    return run_checked(input, output, warmup, repeats, STEP_CLOCK, milliseconds);
+}
+
+int ofa_session_time_device(const float *input, float *output, int warmup, int repeats,
+                            double *milliseconds) {
+    return run_checked(input, output, warmup, repeats, DEVICE_CLOCK, milliseconds);
 }
 
 /* The device brings its own threads. */

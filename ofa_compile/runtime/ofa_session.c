@@ -121,6 +121,11 @@ int ofa_session_time_steps(const float *input, float *output, int warmup, int re
     return time_runs(input, output, warmup, repeats, milliseconds, true);
 }
 
+int ofa_session_time_device(const float *input, float *output, int warmup, int repeats,
+                            double *milliseconds) {
+    return time_runs(input, output, warmup, repeats, milliseconds, false);
+}
+
 int ofa_session_set_threads(int threads) {
     if (threads < 1 || threads > OFA_MAX_THREADS) return OFA_BAD_ARGUMENT;
     ofa_lock_take(&session.lock);

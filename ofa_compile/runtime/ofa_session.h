@@ -21,6 +21,8 @@ int ofa_session_time(const float *input, float *output, int warmup, int repeats,
                      double *milliseconds);
 int ofa_session_time_steps(const float *input, float *output, int warmup, int repeats,
                            double *milliseconds);
+int ofa_session_time_device(const float *input, float *output, int warmup, int repeats,
+                            double *milliseconds);
 int ofa_session_set_threads(int threads);
 
 const char *ofa_session_error(int code);

@@ -38,6 +38,8 @@ OFA_PUBLIC(time) int P(time)(const float *input, float *output, int warmup, int 
 OFA_PUBLIC(num_steps) int P(num_steps)(void);
 OFA_PUBLIC(time_steps) int P(time_steps)(const float *input, float *output, int warmup, int repeats,
                              double *milliseconds);
+OFA_PUBLIC(time_device) int P(time_device)(const float *input, float *output, int warmup,
+                                           int repeats, double *milliseconds);
 OFA_PUBLIC(error) const char *P(error)(int code);
 
 const char *P(version)(void) { return OFA_NETWORK.version; }
@@ -69,6 +71,11 @@ int P(num_steps)(void) { return OFA_NETWORK.num_steps; }
 int P(time_steps)(const float *input, float *output, int warmup, int repeats,
                   double *milliseconds) {
     return ofa_session_time_steps(input, output, warmup, repeats, milliseconds);
+}
+
+int P(time_device)(const float *input, float *output, int warmup, int repeats,
+                   double *milliseconds) {
+    return ofa_session_time_device(input, output, warmup, repeats, milliseconds);
 }
 
 const char *P(error)(int code) { return ofa_session_error(code); }

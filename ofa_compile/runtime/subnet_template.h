@@ -44,6 +44,11 @@ int @PREFIX@num_steps(void);
 int @PREFIX@time_steps(const float *input, float *output, int warmup, int repeats,
     double *milliseconds);
 
+/* As `time`, but by the clock of the device, of the kernels alone: on a GPU neither copies of input
+ * and output nor the wait for it count. On a processor the same as `time`. */
+int @PREFIX@time_device(const float *input, float *output, int warmup, int repeats,
+    double *milliseconds);
+
 /* Explain a code: 1 NULL pointer, 2 misaligned pointer, 3 out of memory, 4 argument out of
  * range, 5 threads cannot be started. */
 const char *@PREFIX@error(int code);

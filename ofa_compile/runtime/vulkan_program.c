@@ -329,4 +329,17 @@ int gpu_program_run(gpu_program *program, const float *input, float *output,
     return code;
 }
 
+int gpu_program_time(gpu_program *program, double *milliseconds) {
+    vulkan_program *p = &program->program;
+    vulkan_device *d = &program->device;
+    double *steps = calloc(p->num_steps, sizeof *steps);
+    int code = steps == NULL ? GPU_OUT_OF_MEMORY : prepare_timed(p, d);
+    if (code == 0) code = vulkan_submit(d, p->timed_commands);
+    if (code == 0) code = read_times(p, d, steps);
+    *milliseconds = 0;
+    for (uint32_t i = 0; code == 0 && i < p->num_steps; ++i) *milliseconds += steps[i];
+    free(steps);
+    return code;
+}
+
 const char *gpu_program_explain(int code) { return vulkan_explain(code); }

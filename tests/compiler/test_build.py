@@ -25,7 +25,7 @@ Agree = Callable[..., Any]
 
 NAMES = (
     *("version", "input_shape", "output_shape", "arena_bytes", "num_steps"),
-    *("run", "set_threads", "time", "time_steps"),
+    *("run", "set_threads", "time", "time_steps", "time_device"),
 )
 
 

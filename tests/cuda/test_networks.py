@@ -85,6 +85,13 @@ def test_every_step_is_timed(library: NativeLibrary, built: tuple[Path, Compiled
     assert (times == 1).all()  # the driver of the test says so
 
 
+def test_the_devices_clock_sees_one_graph(library: NativeLibrary) -> None:
+    x = np.zeros((1, 3, 24, 20), np.float32)
+    expected = library.run(x)
+    assert library.time_device(x, repeats=3, warmup=1).tolist() == [1, 1, 1]
+    np.testing.assert_array_equal(library.run(x), expected)
+
+
 def calls_of(log: Path) -> Counter[str]:
     return Counter(log.read_text().split())
 

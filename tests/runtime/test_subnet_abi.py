@@ -13,7 +13,7 @@ from stub_build import COMPILERS, RUNTIME, build_library, missing_tools
 
 NAMES = (
     *("version", "input_shape", "output_shape", "arena_bytes"),
-    *("run", "set_threads", "time", "num_steps", "time_steps", "error"),
+    *("run", "set_threads", "time", "num_steps", "time_steps", "time_device", "error"),
 )
 SIZE = 3 * 8 * 8
 

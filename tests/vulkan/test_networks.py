@@ -83,6 +83,13 @@ def test_threads_take_turns(library: NativeLibrary, rng: np.random.Generator) ->
     np.testing.assert_array_equal(alone, together)
 
 
+def test_the_devices_clock(library: NativeLibrary) -> None:
+    x = np.zeros((1, 3, 24, 20), np.float32)
+    times = library.time_device(x, repeats=3)
+    assert times.shape == (3,)
+    assert (times > 0).all()
+
+
 def test_a_thousand_runs_leak_nothing(library: NativeLibrary) -> None:
     def resident_pages() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1])

@@ -20,7 +20,11 @@ class CudaBackend:
     def toolkit(self) -> Toolkit:
         """Return nvcc's version and the architectures."""
         nvcc = find_nvcc()
-        return Toolkit(f"nvcc {nvcc.version}", ", ".join(self.architectures), nvcc.driver_version)
+        return Toolkit(
+            f"nvcc {nvcc.version} ({nvcc.build})",
+            ", ".join(self.architectures),
+            nvcc.driver_version,
+        )
 
     def generate(self, function: Any, name: str) -> KernelSource:
         """Return the C++ of a lowered kernel."""

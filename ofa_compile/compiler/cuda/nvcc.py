@@ -30,10 +30,13 @@ class Nvcc:
         The program.
     version
         Of CUDA, such as "13.0".
+    build
+        All that it prints about itself in its last line.
     """
 
     path: str
     version: str
+    build: str = ""
 
     @property
     def driver_version(self) -> int:
@@ -43,7 +46,7 @@ class Nvcc:
 
 
 @functools.cache
-def _version_of(path: str) -> str | None:
+def _ask(path: str) -> Nvcc | None:
     try:
         done = subprocess.run(
             [path, "--version"], capture_output=True, text=True, check=False, timeout=60
@@ -51,7 +54,7 @@ def _version_of(path: str) -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     match = re.search(r"release (\d+\.\d+)", done.stdout)
-    return match[1] if match else None
+    return Nvcc(path, match[1], done.stdout.strip().splitlines()[-1]) if match else None
 
 
 def find_nvcc() -> Nvcc:
@@ -66,9 +69,9 @@ def find_nvcc() -> Nvcc:
     places = [str(Path(home, "bin", "nvcc"))] if home else []
     places += [shutil.which("nvcc") or "", _USUAL_PLACE]
     for path in places:
-        version = _version_of(path) if path and Path(path).is_file() else None
-        if version is not None:
-            return Nvcc(path, version)
+        found = _ask(path) if path and Path(path).is_file() else None
+        if found is not None:
+            return found
     msg = "no nvcc, which compiles kernels for CUDA"
     hint = "install the CUDA toolkit (Debian: sudo apt-get install nvidia-cuda-toolkit), or set "
     hint += "CUDA_HOME to its folder; neither a GPU nor a driver is needed"

@@ -1,0 +1,278 @@
+"""Compiled subnets on a GPU next to PyTorch and ONNX Runtime, at batch 1 and 64.
+
+Everything is built where there is no GPU, and carried to where there is one; a run fits into ten
+minutes there:
+
+    python benchmarks/bench_gpu.py --prebuild FOLDER [--only NAME ...]       # here: FOLDER.tar.xz
+    PYTHONPATH=. python benchmarks/bench_gpu.py --run FOLDER.tar.xz --warm --minutes 9
+    PYTHONPATH=. python benchmarks/bench_gpu.py --run FOLDER.tar.xz --minutes 9 --output gpu.json
+
+--warm lets torch.compile search its kernels, several networks at once, into its own cache; the run
+proper then loads them. Each library is verified before it is timed; rounds are interleaved, and
+every network's results are written as soon as they are there, so a run that is cut off loses one.
+With --resume, networks that the output holds are not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import finish, parser, say, table
+from gpu_prebuilt import gpu_subnets, networks, prebuild, unpack
+from gpu_runtimes import TURN, available, load
+from nvml import EnergyMeter
+
+TOLERANCE = 1e-4
+BATCHES = (1, 64)
+ENERGY_SECONDS = 0.7
+CHECKED = ("ours", "torch-graph", "torch-max-autotune", "onnxruntime")
+
+
+def build(options: argparse.Namespace) -> dict[str, Any]:
+    """Build the subnets and pack them."""
+    from ofa_compile.hardware.target_spec import load_target
+
+    names = options.only or list(gpu_subnets())
+    batches = options.batches or ([1] if options.quick else BATCHES)
+    packed = prebuild(options.prebuild, names, batches, load_target(options.target))
+    say(options, f"{packed}: {packed.stat().st_size / 2**20:.1f} MiB")
+    return {"archive_bytes": packed.stat().st_size, "subnets": names, "batches": list(batches)}
+
+
+def check(facts: Mapping[str, Any], logits: Any) -> float:
+    """Return the error relative to the largest logit of PyTorch on a processor."""
+    few = np.array(facts["logits"], np.float32)
+    expected = np.concatenate([few] * -(-len(logits) // len(few)))[: len(logits)]
+    return float(np.abs(logits - expected).max() / np.abs(expected).max())
+
+
+def measure(place: Path, facts: Mapping[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+    """Verify and time one network in every runtime."""
+    result: dict[str, Any] = {k: v for k, v in facts.items() if k != "logits"} | {"runtimes": {}}
+    runtimes = {}
+    for kind in options.runtimes or available():
+        try:
+            runtime = load(kind, place, facts)
+            error = check(facts, runtime.logits())
+        except Exception as failure:
+            if kind == "ours":
+                raise
+            result["runtimes"][kind] = {"error": f"{type(failure).__name__}: {failure}"[:300]}
+            continue
+        if kind == "ours" and not error <= TOLERANCE:
+            message = f"{place}: differs from PyTorch by {error:.2g} of the largest logit"
+            raise SystemExit(message)
+        runtimes[kind] = runtime
+        result["runtimes"][kind] = {"largest_error": error}
+    times = rounds(runtimes, options.rounds)
+    for kind, runtime in runtimes.items():
+        result["runtimes"][kind] |= summary(times[kind], facts) | energy(runtime)
+    result["ours_step_ms"] = runtimes["ours"].step_ms(20)  # type: ignore[attr-defined]
+    for runtime in runtimes.values():
+        runtime.close()  # type: ignore[attr-defined]
+    return result
+
+
+def rounds(runtimes: Mapping[str, Any], count: int) -> dict[str, dict[str, list[float]]]:
+    """Give every runtime one turn a round; return the median of each turn."""
+    times: dict[str, dict[str, list[float]]] = {
+        kind: {"device_ms": [], "end_to_end_ms": []} for kind in runtimes
+    }
+    for _ in range(count):
+        for kind, runtime in runtimes.items():
+            for what, turns in times[kind].items():
+                turns.append(float(np.median(getattr(runtime, what)(TURN))))
+    return times
+
+
+def summary(times: Mapping[str, list[float]], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return medians over rounds, their spread, and what is done in a second."""
+    figures: dict[str, Any] = {}
+    for what, turns in times.items():
+        low, middle, high = np.percentile(turns, (16, 50, 84))
+        figures |= {what: middle, f"{what}_spread": (high - low) / 2 / middle}
+    seconds = figures["device_ms"] / 1e3
+    return figures | {
+        "images_per_s": facts["batch"] / seconds,
+        "gflop_per_s": 2e-9 * facts["macs"] / seconds,
+        "gb_per_s": 1e-9 * facts["bytes"] / seconds,
+    }
+
+
+def energy(runtime: Any) -> dict[str, float]:
+    """Return the energy of one run, if the GPU tells."""
+    meter = EnergyMeter()
+    before = meter.joules()
+    if before is None:
+        return {}
+    start, runs = time.monotonic(), 0
+    while time.monotonic() - start < ENERGY_SECONDS:
+        runtime.device_ms(TURN)
+        runs += runtime.calls_per_turn
+    after = meter.joules()
+    return {} if after is None else {"joules_per_run": (after - before) / runs}
+
+
+def limits() -> dict[str, Any]:
+    """Measure what the device can do at most, with PyTorch; empty without it."""
+    try:
+        import torch
+    except ImportError:
+        return {}
+    if not torch.cuda.is_available():
+        return {}
+    torch.backends.cuda.matmul.allow_tf32 = False
+    a = torch.randn(8192, 8192, device="cuda")
+    b = torch.empty(2**28, device="cuda")
+    figures = {}
+    for name, call, amount in (
+        ("gflop_per_s", lambda: a @ a, 2e-9 * 8192**3),
+        ("gb_per_s", lambda: b.clone(), 2e-9 * b.nbytes),
+    ):
+        best = float("inf")
+        for _ in range(6):
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            start.record()
+            call()
+            end.record()
+            end.synchronize()
+            best = min(best, start.elapsed_time(end) / 1e3)
+        figures[name] = amount / best
+    return {"device": torch.cuda.get_device_name(), "torch": torch.__version__, **figures}
+
+
+def warm(folder: Path, options: argparse.Namespace, deadline: float) -> dict[str, Any]:
+    """Let torch.compile prepare all networks, several at once, each in a process of its own."""
+    kinds = [kind for kind in available() if "autotune" in kind]
+    todo = [(kind, place) for place, _ in networks(folder) for kind in kinds]
+    running: list[tuple[str, subprocess.Popen[bytes]]] = []
+    done, failed = [], []
+    while (todo or running) and time.monotonic() < deadline:
+        while todo and len(running) < options.jobs:
+            kind, place = todo.pop(0)
+            command = [sys.executable, __file__, "--warm-one", kind, str(place)]
+            name = f"{kind} {place.parent.name}/{place.name}"
+            running.append((name, subprocess.Popen(command)))
+        time.sleep(0.5)
+        for name, process in [item for item in running if item[1].poll() is not None]:
+            (failed if process.returncode else done).append(name)
+            running.remove((name, process))
+    for name, process in running:
+        process.kill()
+        process.wait()
+        failed.append(name)
+    return {"prepared": done, "failed": failed, "not_begun": len(todo)}
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """Measure all networks that time allows."""
+    deadline = time.monotonic() + 60 * options.minutes
+    with tempfile.TemporaryDirectory(prefix="ofa-gpu-") as temporary:
+        folder = unpack(options.run, Path(temporary))
+        if options.warm:
+            return warm(folder, options, deadline)
+        return measure_all(folder, options, deadline)
+
+
+def measure_all(folder: Path, options: argparse.Namespace, deadline: float) -> dict[str, Any]:
+    """Measure network after network, writing after each."""
+    results: list[dict[str, Any]] = []
+    if options.resume and options.output and options.output.is_file():
+        results = json.loads(options.output.read_text(encoding="utf-8"))["networks"]
+    done = {(item["subnet"], item["batch"]) for item in results}
+    document: dict[str, Any] = {"limits": limits(), "networks": results}
+    slowest = 0.0
+    for place, facts in networks(folder):
+        if (facts["subnet"], facts["batch"]) in done:
+            continue
+        start = time.monotonic()
+        if start + slowest > deadline:
+            say(options, f"no time left for {place.parent.name}/{place.name} and what follows")
+            break
+        results.append(measure(place, facts, options))
+        slowest = max(slowest, time.monotonic() - start)
+        keep = argparse.Namespace(output=options.output, json=False)
+        finish(document, keep)
+        say(options, row_text(results[-1]))
+    say(options, "\n" + summary_table(results))
+    return document
+
+
+def row_text(result: Mapping[str, Any]) -> str:
+    """Return one line about a network."""
+    times = {
+        kind: f"{figures['device_ms']:.3f}" if "device_ms" in figures else "failed"
+        for kind, figures in result["runtimes"].items()
+    }
+    return f"{result['subnet']} batch {result['batch']}: " + ", ".join(
+        f"{kind} {text} ms" for kind, text in times.items()
+    )
+
+
+def summary_table(results: Sequence[Mapping[str, Any]]) -> str:
+    """Return a line for each network: ours, and the best of the others that round no products."""
+    rows = []
+    for result in results:
+        known = {k: f for k, f in result["runtimes"].items() if "device_ms" in f}
+        ours = known["ours"]
+        others = {k: known[k]["device_ms"] for k in CHECKED if k in known and k != "ours"}
+        best = min(others, key=lambda kind: others[kind]) if others else None
+        rows.append(
+            (
+                result["subnet"],
+                result["batch"],
+                f"{ours['device_ms']:.3f}",
+                f"{ours['gflop_per_s']:.0f}",
+                f"{ours['gb_per_s']:.0f}",
+                best or "-",
+                f"{others[best]:.3f}" if best else "-",
+                f"{others[best] / ours['device_ms']:.2f}" if best else "-",
+            )
+        )
+    header = ("subnet", "batch", "ours, ms", "GFLOP/s", "GB/s", "best other", "ms", "ratio")
+    return table(header, rows)
+
+
+def main() -> None:
+    """Run the script."""
+    arguments = parser(__doc__ or "")
+    arguments.formatter_class = argparse.RawDescriptionHelpFormatter
+    arguments.add_argument("--prebuild", type=Path, metavar="FOLDER")
+    arguments.add_argument("--run", type=Path, metavar="FOLDER")
+    arguments.add_argument("--only", nargs="+", choices=list(gpu_subnets()))
+    arguments.add_argument("--batches", nargs="+", type=int)
+    arguments.add_argument("--target", default="cuda", help="name or file")
+    arguments.add_argument("--runtimes", nargs="+", help="some of those that are installed")
+    arguments.add_argument("--rounds", type=int, default=9)
+    arguments.add_argument("--minutes", type=float, default=9.0)
+    arguments.add_argument("--warm", action="store_true")
+    arguments.add_argument("--jobs", type=int, default=max(1, (os.cpu_count() or 2) // 3))
+    arguments.add_argument("--resume", action="store_true")
+    arguments.add_argument("--warm-one", nargs=2, help=argparse.SUPPRESS)
+    options = arguments.parse_args()
+    if options.warm_one:
+        kind, place = options.warm_one
+        facts = json.loads((Path(place) / "facts.json").read_text(encoding="utf-8"))
+        load(kind, Path(place), facts)
+        return
+    if (options.prebuild is None) == (options.run is None):
+        if options.quick:
+            say(options, "skipped: --prebuild FOLDER builds, --run FOLDER needs a GPU")
+            finish({"skipped": "no GPU"}, options)
+            return
+        arguments.error("give one of --prebuild and --run")
+    finish(build(options) if options.prebuild else run(options), options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,257 @@
+"""Networks on a CUDA GPU: ours, PyTorch's in several ways, ONNX Runtime's where it is installed.
+
+Every runtime tells two times. `device_ms` is without copies of input and output: ours by the
+device's clock, the others' as the mean of many runs queued one behind the other, which favours
+them. `end_to_end_ms` is by the host's clock, from an input in host memory to logits there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from gpu_prebuilt import PREFIX, coarse_subnet, images
+from numpy.typing import NDArray
+
+from ofa_compile.bundle.native import NativeLibrary
+from ofa_compile.space import Architecture
+
+TURN = 10
+_QUEUED = 20
+
+
+class GpuRuntime(Protocol):
+    """A network loaded by one runtime, with its input."""
+
+    calls_per_turn: int
+    """Runs of `device_ms(TURN)`, those included that are not timed."""
+
+    def logits(self) -> NDArray[np.float32]:
+        """Run once."""
+
+    def device_ms(self, repeats: int) -> NDArray[np.float64]:
+        """Time runs without copies."""
+
+    def end_to_end_ms(self, repeats: int) -> NDArray[np.float64]:
+        """Time runs with copies."""
+
+
+class OursOnGpu:
+    """The library that ofa-compile built."""
+
+    calls_per_turn = TURN + 3
+
+    def __init__(self, place: Path, facts: Mapping[str, Any]) -> None:
+        architecture = Architecture.from_dict(facts["architecture"])
+        self._x = images(architecture, facts["batch"])
+        self._library = NativeLibrary(place / "libsubnet.so", PREFIX)
+
+    def logits(self) -> NDArray[np.float32]:
+        """Run once."""
+        return self._library.run(self._x)
+
+    def device_ms(self, repeats: int) -> NDArray[np.float64]:
+        """Time runs without copies, by the device's clock."""
+        return self._library.time_device(self._x, repeats=repeats, warmup=2)
+
+    def end_to_end_ms(self, repeats: int) -> NDArray[np.float64]:
+        """Time runs inside the library."""
+        return self._library.time(self._x, repeats=repeats, warmup=1)
+
+    def step_ms(self, repeats: int) -> list[float]:
+        """Return the median time of each kernel."""
+        steps = self._library.time_steps(self._x, repeats=repeats, warmup=2)
+        return [float(value) for value in np.median(steps, axis=0)]
+
+    def close(self) -> None:
+        """Unload."""
+        self._library.close()
+
+
+class TorchOnGpu:
+    """PyTorch, channels last; `how` names what makes it quick.
+
+    "graph" captures the eager network, with cuDNN's own search, as one CUDA graph; others are
+    modes of torch.compile, which use CUDA graphs themselves. TF32 rounds products to 10 bits.
+    """
+
+    calls_per_turn = TURN * _QUEUED
+
+    def __init__(self, place: Path, facts: Mapping[str, Any], how: str, *, tf32: bool) -> None:
+        import torch
+
+        self._torch = torch
+        torch.backends.cudnn.benchmark = True
+        self._tf32 = tf32
+        self._set_precision()
+        architecture = Architecture.from_dict(facts["architecture"])
+        subnet = coarse_subnet(architecture, place.parent / "weights.npz").cuda()
+        subnet = subnet.to(memory_format=torch.channels_last)
+        self._host = torch.from_numpy(images(architecture, facts["batch"]))
+        self._host = self._host.contiguous(memory_format=torch.channels_last).pin_memory()
+        self._x = self._host.cuda()
+        with torch.inference_mode():
+            is_captured = how == "graph"
+            self._call = self._captured(subnet) if is_captured else torch.compile(subnet, mode=how)
+            for _ in range(3):
+                self._call(self._x)
+        torch.cuda.synchronize()
+
+    def _set_precision(self) -> None:
+        self._torch.backends.cudnn.allow_tf32 = self._tf32
+        self._torch.backends.cuda.matmul.allow_tf32 = self._tf32
+
+    def _captured(self, subnet: Any) -> Callable[[Any], Any]:
+        torch = self._torch
+        stream = torch.cuda.Stream()
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                subnet(self._x)
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            output = subnet(self._x)
+
+        def call(x: Any) -> Any:
+            if x is not self._x:
+                self._x.copy_(x, non_blocking=True)
+            graph.replay()
+            return output
+
+        return call
+
+    def logits(self) -> NDArray[np.float32]:
+        """Run once."""
+        with self._torch.inference_mode():
+            return np.asarray(self._call(self._x).float().cpu().numpy())
+
+    def device_ms(self, repeats: int) -> NDArray[np.float64]:
+        """Time runs that are queued one behind the other."""
+        torch, times = self._torch, []
+        with torch.inference_mode():
+            for _ in range(repeats):
+                start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+                start.record()
+                for _ in range(_QUEUED):
+                    self._call(self._x)
+                end.record()
+                end.synchronize()
+                times.append(start.elapsed_time(end) / _QUEUED)
+        return np.array(times)
+
+    def end_to_end_ms(self, repeats: int) -> NDArray[np.float64]:
+        """Time runs from pinned host memory and back."""
+        torch, times = self._torch, np.empty(repeats)
+        with torch.inference_mode():
+            for number in range(repeats):
+                start = time.perf_counter_ns()
+                x = torch.empty_like(self._x)
+                x.copy_(self._host, non_blocking=True)
+                self._call(x).cpu()
+                times[number] = (time.perf_counter_ns() - start) / 1e6
+        return times
+
+    def close(self) -> None:
+        """Let go of the network."""
+        del self._call
+        self._torch.cuda.empty_cache()
+
+
+class OnnxRuntimeOnGpu:
+    """ONNX Runtime's CUDA provider as one CUDA graph, bound to memory of the device."""
+
+    calls_per_turn = TURN
+
+    def __init__(self, place: Path, facts: Mapping[str, Any]) -> None:
+        import onnxruntime as ort
+
+        from ofa_compile.export.onnx_export import export_onnx
+
+        architecture = Architecture.from_dict(facts["architecture"])
+        model = place / "subnet.onnx"
+        if not model.is_file():
+            subnet = coarse_subnet(architecture, place.parent / "weights.npz")
+            size = architecture.resolution
+            export_onnx(subnet, model, resolution=size, batch=facts["batch"], check=False)
+        provider = ("CUDAExecutionProvider", {"enable_cuda_graph": "1", "use_tf32": "0"})
+        self._session = ort.InferenceSession(str(model), providers=[provider])
+        self._host = images(architecture, facts["batch"])
+        name = self._session.get_inputs()[0].name
+        self._x = ort.OrtValue.ortvalue_from_numpy(self._host, "cuda", 0)
+        shape = [facts["batch"], len(facts["logits"][0])]
+        self._y = ort.OrtValue.ortvalue_from_shape_and_type(shape, np.float32, "cuda", 0)
+        self._binding = self._session.io_binding()
+        self._binding.bind_ortvalue_input(name, self._x)
+        self._binding.bind_ortvalue_output(self._session.get_outputs()[0].name, self._y)
+        for _ in range(3):
+            self._call()
+
+    def _call(self) -> None:
+        self._session.run_with_iobinding(self._binding)
+
+    def logits(self) -> NDArray[np.float32]:
+        """Run once."""
+        self._call()
+        return np.asarray(self._y.numpy())
+
+    def device_ms(self, repeats: int) -> NDArray[np.float64]:
+        """Time runs by the host's clock: each waits for the device."""
+        return _timed(self._call, repeats)
+
+    def end_to_end_ms(self, repeats: int) -> NDArray[np.float64]:
+        """Time runs with copies."""
+
+        def call() -> None:
+            self._x.update_inplace(self._host)
+            self._call()
+            self._y.numpy()
+
+        return _timed(call, repeats)
+
+    def close(self) -> None:
+        """Let go of the network."""
+        del self._session, self._binding
+
+
+def _timed(call: Callable[[], None], repeats: int) -> NDArray[np.float64]:
+    times = np.empty(repeats)
+    for number in range(repeats):
+        start = time.perf_counter_ns()
+        call()
+        times[number] = (time.perf_counter_ns() - start) / 1e6
+    return times
+
+
+def load(kind: str, place: Path, facts: Mapping[str, Any]) -> GpuRuntime:
+    """Load a network: "ours", "onnxruntime", or "torch-HOW" with "-tf32" behind where allowed."""
+    if kind == "ours":
+        return OursOnGpu(place, facts)
+    if kind == "onnxruntime":
+        return OnnxRuntimeOnGpu(place, facts)
+    tf32 = kind.endswith("-tf32")
+    how = kind.removesuffix("-tf32").removeprefix("torch-")
+    return TorchOnGpu(place, facts, how, tf32=tf32)
+
+
+def available() -> list[str]:
+    """Return the kinds that can be loaded on this machine, ours first."""
+    found = ["ours"]
+    try:
+        import torch
+
+        if torch.cuda.is_available():
+            ways = ("graph", "max-autotune")
+            found += [f"torch-{how}{tail}" for tail in ("", "-tf32") for how in ways]
+    except ImportError:
+        pass
+    try:
+        import onnxruntime as ort
+
+        if "CUDAExecutionProvider" in ort.get_available_providers():
+            found.append("onnxruntime")
+    except ImportError:
+        pass
+    return found
