@@ -7,23 +7,29 @@ algorithm, names its tile sizes with the reason, and builds the TIR in named ste
 from ofa_compile.kernels import (
     convolution,
     depthwise,
+    depthwise_int8,
     elementwise,
     global_pool,
     gpu_maps,
     gpu_product,
     gpu_windows,
+    maps_int8,
     pointwise,
+    pointwise_int8,
     window_pool,
 )
 
 __all__ = [
     "convolution",
     "depthwise",
+    "depthwise_int8",
     "elementwise",
     "global_pool",
     "gpu_maps",
     "gpu_product",
     "gpu_windows",
+    "maps_int8",
     "pointwise",
+    "pointwise_int8",
     "window_pool",
 ]

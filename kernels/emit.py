@@ -30,17 +30,21 @@ class Fetch:
 
 
 def define(
-    arrays: Mapping[str, int], body: Callable, *, fetches: bool = False
+    arrays: Mapping[str, int | tuple[int, str]], body: Callable, *, fetches: bool = False
 ) -> tvm.tirx.PrimFunc:
-    """Build a PrimFunc over flat float32 `arrays` (name -> number of values).
+    """Build a PrimFunc over flat `arrays` (name -> number of float32 values, or number and type).
 
     `body` is called with one buffer per array and the variables `begin` and `end`; with `fetches`
     the PrimFunc has the parameters `coming` and `stride` too, and `body` receives a `Fetch`.
     """
+    typed = [size if isinstance(size, tuple) else (size, "float32") for size in arrays.values()]
     with IRBuilder() as ir:
         with builder.prim_func():
             builder.func_name("kernel")
-            pointers = [builder.arg(name, builder.ptr("float32")) for name in arrays]
+            pointers = [
+                builder.arg(name, builder.ptr(dtype))
+                for name, (_, dtype) in zip(arrays, typed, strict=True)
+            ]
             begin = builder.arg("begin", builder.int32())
             end = builder.arg("end", builder.int32())
             extra = ()
@@ -50,8 +54,8 @@ def define(
                 # How much lies there is not known, and prefetches are not bound by it.
                 extra = (Fetch(builder.decl_buffer((1,), "float32", data=pointer), stride),)
             buffers = [
-                builder.decl_buffer((max(1, size),), "float32", data=pointer)
-                for pointer, size in zip(pointers, arrays.values(), strict=True)
+                builder.decl_buffer((max(1, size),), dtype, data=pointer)
+                for pointer, (size, dtype) in zip(pointers, typed, strict=True)
             ]
             body(*buffers, begin, end, *extra)
         return ir.get()
@@ -85,9 +89,9 @@ def opaque(index):
     return tvm.tirx.max(index, const(-(2**30), "int32"))
 
 
-def local(size: int):
+def local(size: int, dtype: str = "float32"):
     """Accumulators: a local array that LLVM keeps in registers once all indices are constants."""
-    return builder.alloc_buffer((size,), "float32", scope="local")
+    return builder.alloc_buffer((size,), dtype, scope="local")
 
 
 def load(buffer, offset, lanes: int):
@@ -105,6 +109,11 @@ def splat(value, lanes: int):
     if isinstance(value, int | float):
         value = const(float(value), "float32")
     return Broadcast(value, lanes) if lanes > 1 else value
+
+
+def splat_int(value: int, lanes: int):
+    """Repeat an int32 constant over a vector."""
+    return splat(const(value, "int32"), lanes)
 
 
 def lane(vector, index: int):

@@ -100,9 +100,12 @@ class CompileOptions(SupernetOptions, LimitOptions):
         Labelled images; the subnet's accuracy on the test part goes into the manifest.
     threads
         What the executable uses unless told otherwise.
+    precision
+        Of weights and maps: "fp32", or "int8" after calibration.
     """
 
     target: str
+    precision: str = "fp32"
     output: Path = DEFAULT_OUTPUT
     architecture: Path | None = None
     verify: bool = True
@@ -253,9 +256,12 @@ class MeasureOptions(_Options):
         Build what is to be measured and stop: a second run then does nothing but measure.
     budget_minutes
         Start no further subnet after this time.
+    precision
+        As of `CompileOptions`; every precision has a workspace of its own.
     """
 
     target: str = "host"
+    precision: str = "fp32"
     space: str = DEFAULT_SUPERNET
     count: int = 100
     architectures: tuple[Path, ...] = ()

@@ -5,21 +5,22 @@ from __future__ import annotations
 import dataclasses
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np  # noqa: TID253 - the command line imports this module when it needs it
 from numpy.typing import NDArray  # noqa: TID253
 
-from ofa_compile.bundle.build import BundleContents, Reference, build_bundle
+from ofa_compile.bundle.build import BundleContents, build_bundle
 from ofa_compile.bundle.executor import check_runnable
 from ofa_compile.bundle.manifest import Figure, FigureKind, describe_target
 from ofa_compile.bundle.preprocess import Preprocessing
 from ofa_compile.bundle.publish import resolve_output
-from ofa_compile.bundle.verify import noise_inputs, num_verification_inputs
+from ofa_compile.bundle.verify import Reference, noise_inputs, num_verification_inputs
 from ofa_compile.cache import Cache
 from ofa_compile.errors import UserInputError
+from ofa_compile.hardware.precision import target_in
 from ofa_compile.hardware.target_spec import TargetSpec, load_target
 from ofa_compile.hardware.toolchain import find_linker
 from ofa_compile.options import CompileOptions, SupernetOptions, default_workspace
@@ -33,7 +34,9 @@ from ofa_compile.workflows.subnets import IMAGENET_MEAN, IMAGENET_STD, is_embedd
 if TYPE_CHECKING:
     from torch import nn
 
+    from ofa_compile.bundle.build import Run
     from ofa_compile.bundle.bundle import Bundle
+    from ofa_compile.compiler.int8.prepare import Calibration
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +67,7 @@ def compile_bundle(
         By kind: input (2), missing tool (3), device (4), compilation (5), wrong numbers (6),
         limits that cannot be met (7). No bundle is written, and an older one stays.
     """
-    target = load_target(options.target)
+    target = target_in(load_target(options.target), options.precision)
     # Whatever can fail at once does, before minutes are spent.
     resolve_output(options.output)
     find_linker(target)
@@ -111,6 +114,8 @@ def compile_bundle(
             cache=cache,
             tuned=tuned_configs(target, options.workspace or default_workspace(target.name)),
             progress=progress,
+            calibration=_calibration(options, architecture),
+            measure_binary=_binary_accuracy(options, architecture),
         )
 
 
@@ -124,6 +129,8 @@ def compile(
     mean: tuple[float, float, float] = IMAGENET_MEAN,
     std: tuple[float, float, float] = IMAGENET_STD,
     verify: bool = True,
+    precision: str = "fp32",
+    calibration: NDArray[np.float32] | None = None,
     progress: ProgressCallback = no_progress,
 ) -> Bundle:
     """Compile a PyTorch module or an ONNX file; neither searches nor calibrates.
@@ -142,6 +149,10 @@ def compile(
         Classes and normalisation to compile into the executable.
     verify
         Compare the binary with PyTorch (for a file: with ONNX's reference evaluator).
+    precision
+        "fp32" or "int8".
+    calibration
+        For int8: real images, normalised, of shape (n, 3, H, W).
 
     Raises
     ------
@@ -149,6 +160,7 @@ def compile(
         As `compile_bundle`.
     """
     spec = load_target(target) if isinstance(target, str) else target
+    spec = target_in(spec, precision)
     with tempfile.TemporaryDirectory(prefix="ofa-compile-") as folder:
         if isinstance(subnet, str | Path):
             onnx_path, run = Path(subnet), None
@@ -183,7 +195,16 @@ def compile(
             reference=reference,
             tuned=tuned_configs(spec, default_workspace(spec.name)),
             progress=progress,
+            calibration=_images_for(spec, calibration),
         )
+
+
+def _images_for(target: TargetSpec, images: NDArray[np.float32] | None) -> Calibration | None:
+    if target.precision == "fp32" or images is None:
+        return None
+    from ofa_compile.compiler.int8.prepare import given_images
+
+    return given_images(images)
 
 
 def _input_shape(path: Path) -> tuple[int, ...]:
@@ -308,4 +329,32 @@ def _accuracy_on_data(
 
     top1, count = measured_accuracy(options, architecture, options.accuracy_data, progress)
     source = f"{count} test images of {options.accuracy_data.name}, in PyTorch"
-    return {"accuracy_top1_on_data": _figure(top1, "measured", source)}
+    name = "accuracy_top1_on_data" if options.precision == "fp32" else "accuracy_top1_on_data_fp32"
+    return {name: _figure(top1, "measured", source)}
+
+
+def _calibration(options: CompileOptions, architecture: Architecture) -> Calibration | None:
+    """Return what a quantised subnet takes its ranges from; None in float."""
+    if options.precision == "fp32":
+        return None
+    from ofa_compile.workflows.int8 import int8_calibration
+
+    return int8_calibration(options, architecture)
+
+
+def _binary_accuracy(
+    options: CompileOptions, architecture: Architecture
+) -> Callable[[Run], Mapping[str, Figure]] | None:
+    """Return what measures a quantised binary on the user's test images, if they gave some."""
+    data = options.accuracy_data
+    if options.precision == "fp32" or data is None:
+        return None
+
+    def measure(run: Run) -> Mapping[str, Figure]:
+        from ofa_compile.workflows.int8 import binary_accuracy
+
+        top1, count = binary_accuracy(run, options, architecture, data)
+        source = f"{count} test images of {data.name}, by the binary"
+        return {"accuracy_top1_on_data": _figure(top1, "measured", source)}
+
+    return measure

@@ -8,7 +8,7 @@ import importlib.metadata
 import importlib.resources
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,7 +39,8 @@ from ofa_compile.bundle.native import NativeLibrary
 from ofa_compile.bundle.network_meta import render_network_meta
 from ofa_compile.bundle.preprocess import Preprocessing
 from ofa_compile.bundle.publish import publish, resolve_output, staging_folder
-from ofa_compile.bundle.verify import TOLERANCE, verify
+from ofa_compile.bundle.quantised import quantised_reference
+from ofa_compile.bundle.verify import Reference, verify
 from ofa_compile.errors import UserInputError
 from ofa_compile.hardware.target_spec import TargetSpec
 from ofa_compile.hardware.toolchain import find_linker
@@ -48,7 +49,11 @@ from ofa_compile.remote.program import board_program, is_on_board
 if TYPE_CHECKING:
     from ofa_compile.cache import Cache
     from ofa_compile.compiler.build import CompiledNetwork, Progress
+    from ofa_compile.compiler.int8.prepare import Calibration
     from ofa_compile.space.architecture import Architecture
+
+Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+"""Maps inputs (N, 3, H, W) to logits (N, classes)."""
 
 _TOOLS = ("ofa-compile", "apache-tvm", "apache-tvm-ffi", "torch", "onnx", "numpy")
 
@@ -84,28 +89,6 @@ class BundleContents:
     threads: int = 1
 
 
-@dataclass(frozen=True, kw_only=True)
-class Reference:
-    """What the network computes, to check the binary against.
-
-    Attributes
-    ----------
-    inputs
-        float32 array of shape (N, 3, H, W); see `num_verification_inputs`.
-    logits
-        float32 array of shape (N, classes), from PyTorch.
-    input_kind
-        "images", "noise": what the inputs are, for the manifest.
-    tolerance
-        Largest error allowed, relative to the largest |logit|.
-    """
-
-    inputs: NDArray[np.float32]
-    logits: NDArray[np.float32]
-    input_kind: str = "noise"
-    tolerance: float = TOLERANCE
-
-
 def build_bundle(
     onnx_path: str | Path,
     target: TargetSpec,
@@ -116,6 +99,8 @@ def build_bundle(
     cache: Cache | None = None,
     tuned: dict[str, dict[str, Any]] | None = None,
     progress: Progress | None = None,
+    calibration: Calibration | None = None,
+    measure_binary: Callable[[Run], Mapping[str, Figure]] | None = None,
 ) -> Bundle:
     """Compile a network, verify the binary and publish it as a folder, all or nothing.
 
@@ -133,8 +118,13 @@ def build_bundle(
         Preprocessing, labels, figures.
     reference
         What to verify against; None publishes an unverified bundle, and the manifest says so.
-    cache, tuned, progress
+        A quantised network is verified against a reference of its own on the same inputs, and the
+        manifest states how far it is from this one.
+    cache, tuned, progress, calibration
         As for `compile_onnx`.
+    measure_binary
+        Gets the executable as a function from inputs to logits, and returns figures for the
+        manifest. Not called where an emulator runs it, which would take hours.
 
     Raises
     ------
@@ -164,10 +154,22 @@ def build_bundle(
             cache=cache,
             tuned=tuned,
             progress=progress,
+            calibration=calibration,
         )
         manifest = _manifest(compiled, target, contents, prefix)
+        if calibration is not None:
+            quantisation = {"layers": compiled.layers, "calibration": calibration.what}
+            if reference is not None:
+                reference, change = quantised_reference(onnx_path, calibration, reference, cache)
+                quantisation |= change
+            manifest = dataclasses.replace(manifest, quantisation=quantisation)
         _write_files(staging, onnx_path, manifest)
         manifest = _verified(manifest, staging, reference)
+        if measure_binary is not None and is_native(manifest.target):
+            path = staging / manifest.platform.executable
+            executable = Executable(path, manifest.output_shape[1])
+            figures = {**manifest.figures, **measure_binary(executable.run)}
+            manifest = dataclasses.replace(manifest, figures=figures)
         (staging / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
         publish(staging, folder)
     return Bundle(folder, manifest)
@@ -211,6 +213,7 @@ def _manifest(
         architecture=None if architecture is None else json.loads(architecture.to_json()),
         architecture_hash=None if architecture is None else architecture.hash,
         supernet=contents.supernet,
+        precision=target.precision,
         network={**contents.network, **bytes_facts},
         figures=contents.figures,
         versions=tool_versions(target),

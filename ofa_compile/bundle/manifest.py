@@ -89,6 +89,11 @@ class Manifest:
         Tool -> version.
     files
         Name -> {"sha256", "bytes"} of every other file of the bundle.
+    precision
+        "fp32", or "int8" for a quantised network.
+    quantisation
+        Of a quantised network: how many layers are in which precision, what it was calibrated on,
+        and how far its logits are from those in float; else None.
     """
 
     input_shape: tuple[int, ...]
@@ -105,6 +110,8 @@ class Manifest:
     verification: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    precision: str = "fp32"
+    quantisation: Mapping[str, Any] | None = None
 
     @property
     def platform(self) -> Platform:
@@ -132,6 +139,8 @@ class Manifest:
             "architecture_hash": self.architecture_hash,
             "supernet": None if self.supernet is None else dict(self.supernet),
             "symbol_prefix": self.symbol_prefix,
+            "precision": self.precision,
+            "quantisation": None if self.quantisation is None else dict(self.quantisation),
             "network": dict(self.network),
             "figures": {name: asdict(figure) for name, figure in sorted(self.figures.items())},
             "verification": dict(self.verification),
@@ -191,6 +200,8 @@ class Manifest:
             architecture=document["architecture"],
             architecture_hash=document["architecture_hash"],
             supernet=document["supernet"],
+            precision=str(document["precision"]),
+            quantisation=document["quantisation"],
             network=dict(document["network"]),
             figures={name: Figure(**fields) for name, fields in document["figures"].items()},
             verification=dict(document["verification"]),

@@ -22,6 +22,28 @@ Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reference:
+    """What the network computes, to check the binary against.
+
+    Attributes
+    ----------
+    inputs
+        float32 array of shape (N, 3, H, W); see `num_verification_inputs`.
+    logits
+        float32 array of shape (N, classes), from PyTorch.
+    input_kind
+        "images", "noise": what the inputs are, for the manifest.
+    tolerance
+        Largest error allowed, relative to the largest |logit|.
+    """
+
+    inputs: NDArray[np.float32]
+    logits: NDArray[np.float32]
+    input_kind: str = "noise"
+    tolerance: float = TOLERANCE
+
+
+@dataclass(frozen=True, kw_only=True)
 class VerificationResult:
     """How near a binary is to its reference.
 

@@ -16,6 +16,10 @@ Target = Annotated[
         envvar="OFA_COMPILE_TARGET",
     ),
 ]
+Precision = Annotated[
+    Literal["fp32", "int8"],
+    typer.Option("--precision", help="Of weights and maps; int8 needs dot products of bytes."),
+]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Where the result goes.")]
 OptionalOutput = Annotated[
     Path | None, typer.Option("--output", "-o", help="Where the result goes.")

@@ -24,6 +24,7 @@ EPILOG = "Example: ofa-compile --target arm64 --max-latency-ms 20 --output bundl
 def compile_command(
     ctx: typer.Context,
     target: opt.Target,
+    precision: opt.Precision = "fp32",
     output: opt.Output = DEFAULT_OUTPUT,
     architecture: opt.ArchitectureFile = None,
     max_latency_ms: opt.MaxLatencyMs = None,
@@ -61,6 +62,7 @@ def compile_command(
     _refuse_leftovers(ctx)
     options = CompileOptions(
         target=target,
+        precision=precision,
         output=output,
         architecture=architecture,
         max_latency_ms=max_latency_ms,

@@ -15,6 +15,7 @@ EPILOG = "Example: ofa-compile measure --target host --count 100"
 
 def measure_command(
     target: opt.Target = "host",
+    precision: opt.Precision = "fp32",
     space: opt.Space = DEFAULT_SUPERNET,
     count: opt.Count = 100,
     resolution: opt.Resolution = None,
@@ -49,6 +50,7 @@ def measure_command(
     """
     options = MeasureOptions(
         target=target,
+        precision=precision,
         space=space,
         count=count,
         resolution=resolution,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import logging
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +24,11 @@ from ofa_compile.hardware.toolchain import find_linker
 
 if TYPE_CHECKING:
     from ofa_compile.compiler.emit_c import NetworkSource
+    from ofa_compile.compiler.int8.prepare import Calibration
+    from ofa_compile.compiler.kernel_registry import Config
     from ofa_compile.compiler.objects import KernelObject
     from ofa_compile.compiler.plan import Plan
+    from ofa_compile.compiler.workload import Workload
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +57,8 @@ class CompiledNetwork:
         Kernels taken from the cache, and compiled.
     num_tuned
         Kernel calls whose configuration comes from tuning.
+    layers
+        How many layers with weights there are in which precision.
     """
 
     library: Path
@@ -65,6 +71,7 @@ class CompiledNetwork:
     object_cache_hits: int
     object_cache_misses: int
     num_tuned: int = 0
+    layers: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -89,6 +96,7 @@ def compile_onnx(
     tuned: dict[str, dict[str, Any]] | None = None,
     progress: Progress | None = None,
     keep_symbols: bool = False,
+    calibration: Calibration | None = None,
 ) -> CompiledNetwork:
     """Compile a network for a target.
 
@@ -115,16 +123,26 @@ def compile_onnx(
         Called while kernels are compiled.
     keep_symbols
         Leave the names of the kernels in what is linked, for profilers.
+    calibration
+        Images that the ranges of values are taken from; a target in int8 needs them.
 
     Raises
     ------
     UserInputError
-        If the file is missing or not ONNX, or the output folder cannot be written.
+        If the file is missing or not ONNX, the output folder cannot be written, or a target in
+        int8 comes without images.
     UnsupportedOperatorError, BuildError, MissingDependencyError
         If the network, code generation or the tool chain fails.
     """
     onnx_path = Path(onnx_path)
+    if target.precision == "int8" and calibration is None:
+        msg = "int8 needs images to calibrate on, and none are given"
+        raise UserInputError(msg, hint="give real images, normalised as the network wants them")
     identity = onnx_identity(onnx_path)
+    if target.precision == "fp32":
+        calibration = None
+    if calibration is not None:
+        identity = digest(identity, calibration.identity)
     cache = cache or Cache()
     runtime = runtime_of(target.kind, target.platform)
     linker = Linker(find_linker(target), cache, runtime, keep_symbols=keep_symbols)
@@ -132,7 +150,7 @@ def compile_onnx(
     key = digest(source, json.dumps(tuned or {}, sort_keys=True))
     prepared = _load(cache, key, GPU_NAMESPACE if target.is_gpu else NAMESPACE)
     if prepared is None:
-        prepared = _prepare(onnx_path, target, cache, source, tuned or {}, progress)
+        prepared = _prepare(onnx_path, target, cache, source, tuned or {}, progress, calibration)
         _store(cache, key, prepared)
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
@@ -158,6 +176,7 @@ def compile_onnx(
         weights_bytes=len(prepared.weights),
         object_cache_hits=len(prepared.objects) - prepared.misses,
         object_cache_misses=prepared.misses,
+        layers=facts["layers"],
         num_tuned=sum((tuned or {}).get(s["key"]) == s["config"] for s in facts["steps"]),
     )
 
@@ -169,12 +188,13 @@ def _prepare(
     source: str,
     tuned: dict[str, dict[str, Any]],
     progress: Progress | None,
+    calibration: Calibration | None,
 ) -> _Prepared:
     """Import, rewrite, lower and generate code: everything before the link."""
     if target.is_gpu:
         from ofa_compile.compiler.gpu.prepare import prepare_gpu as prepare
     else:
-        prepare = _prepare_cpu
+        prepare = functools.partial(_prepare_cpu, calibration=calibration)
 
     def version_of(plan: Plan) -> str:
         # Of all that was tuned, only what this network uses decides what it is.
@@ -187,6 +207,7 @@ def _prepare(
         "output_shape": plan.output_shape,
         "arena_bytes": emitted.arena_bytes,
         "objects": [item.path.name for item in objects],
+        "layers": plan.layers,
         "steps": [
             {
                 "workload": step.workload.to_dict(),
@@ -212,6 +233,8 @@ def _prepare_cpu(
     version_of: VersionOf,
     tuned: dict[str, dict[str, Any]],
     progress: Progress | None,
+    *,
+    calibration: Calibration | None,
 ) -> tuple[Plan, list[KernelObject], dict[int, str], NetworkSource]:
     """Return the plan, its objects, the symbol of every step's kernel, and generated sources."""
     from ofa_compile.compiler.emit_c import emit_network
@@ -221,10 +244,21 @@ def _prepare_cpu(
     from ofa_compile.compiler.objects import compile_objects, symbol_of
     from ofa_compile.compiler.pipeline import run_passes
 
-    graph = import_onnx(onnx_path)
-    run_passes(graph)
     machine = VectorMachine.of(target)
-    plan = lower(graph, machine, lambda workload: tuned.get(workload.key))
+
+    def choose_config(workload: Workload) -> Config | None:
+        return tuned.get(workload.key)
+
+    if calibration is not None:
+        from ofa_compile.compiler.int8.lower import lower_int8
+        from ofa_compile.compiler.int8.prepare import quantised_graph
+
+        quantised = quantised_graph(onnx_path, calibration, cache)
+        plan = lower_int8(quantised, machine, choose_config)
+    else:
+        graph = import_onnx(onnx_path)
+        run_passes(graph)
+        plan = lower(graph, machine, choose_config)
     objects = compile_objects(plan, target, machine, cache, progress)
     symbols = {number: symbol_of(step, target) for number, step in enumerate(plan.steps)}
     return plan, objects, symbols, emit_network(plan, symbols, version_of(plan))

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
 from ofa_compile.compiler.fetch_schedule import schedule_fetches
 from ofa_compile.compiler.plan import ALIGNMENT, Plan, Ref, Step, place_buffers
 from ofa_compile.compiler.workload import GlobalPool, Pointwise
@@ -26,8 +24,8 @@ OFA_EMBED(ofa_weights, "weights.bin", "{alignment}");
 extern const unsigned char ofa_weights[] __attribute__((visibility("hidden")));
 static const unsigned char *weights = ofa_weights;
 
-#define ARENA(offset) ((float *)(void *)(arena + (offset)))
-#define WEIGHTS(offset) ((const float *)(const void *)(weights + (offset)))
+#define ARENA(offset) ((void *)(arena + (offset)))
+#define WEIGHTS(offset) ((const void *)(weights + (offset)))
 
 """
 
@@ -86,11 +84,11 @@ def emit_network(plan: Plan, symbols: Mapping[int, str], version: str) -> Networ
     functions, table = [], []
     for number, step in enumerate(plan.steps):
         symbol = symbols[number]
-        pointers = ["const float *"] * len(step.arguments) + ["float *"]
+        pointers = ["const void *"] * len(step.arguments) + ["void *"]
         types = [*pointers, "int32_t", "int32_t"]
         arguments = [address(ref) for ref in (*step.arguments, step.output)] + ["begin", "end"]
         if step.fetch_steps:
-            types += ["const float *", "int32_t"]
+            types += ["const void *", "int32_t"]
             arguments += [f"WEIGHTS({fetches[number].start})", str(fetches[number].stride)]
         declared[symbol] = f"void {symbol}({', '.join(types)});\n"
         call = f"{symbol}({', '.join(arguments)})"
@@ -142,7 +140,7 @@ def join_constants(plan: Plan, alignment: int = ALIGNMENT) -> tuple[list[int], b
     places: dict[bytes, int] = {}
     offsets, chunks, position = [], [], 0
     for constant in plan.constants:
-        data = np.ascontiguousarray(constant, "<f4").tobytes()
+        data = constant.astype(constant.dtype.newbyteorder("<")).tobytes()
         if data not in places:
             places[data] = position
             padding = -len(data) % alignment

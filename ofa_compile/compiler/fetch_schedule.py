@@ -69,7 +69,7 @@ def _needed_before_end(plan: Plan, offsets: Sequence[int]) -> list[int]:
     for step in plan.steps:
         for ref in step.arguments:
             if ref.space == "constant":
-                end = offsets[ref.index] + round_up(4 * plan.constants[ref.index].size)
+                end = offsets[ref.index] + round_up(plan.constants[ref.index].nbytes)
                 position = max(position, end)
         ends.append(position)
     return ends

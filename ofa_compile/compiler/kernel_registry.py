@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from ofa_compile.hardware.precision import ByteProducts, byte_products
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -32,6 +34,13 @@ class VectorMachine:
     """Vector registers the compiler may use."""
     has_lane_multiply: bool
     """Whether a multiply-add can take one lane of a vector as its scalar (NEON)."""
+    byte_products: ByteProducts = "none"
+    """The instructions that add products of four bytes at once into an int32."""
+
+    @property
+    def byte_type(self) -> str:
+        """Type in which maps are stored as bytes: what the instructions multiply by int8."""
+        return "uint8" if self.byte_products == "vnni" else "int8"
 
     @classmethod
     def of(cls, target: TargetSpec) -> VectorMachine:
@@ -40,6 +49,7 @@ class VectorMachine:
             lanes=max(1, target.core.vector_bits // 32),
             registers=target.core.vector_registers,
             has_lane_multiply=target.arch in ("aarch64", "armv7"),
+            byte_products=byte_products(target),
         )
 
 

@@ -131,6 +131,7 @@ class Lowering:
         inputs: list[Ref],
         output_size: int,
         constants: dict[str, Any] | None = None,
+        bytes_per_value: int = 4,
     ) -> Ref:
         """Append a kernel call and return its output buffer."""
         config = self.config_of(workload)
@@ -138,7 +139,7 @@ class Lowering:
         assert kernel is not None
         packed = kernel.pack(workload, config, self.machine, constants or {})
         refs = [self.plan.new_constant(data) for data in packed]
-        output = self.plan.new_buffer(output_size)
+        output = self.plan.new_buffer(output_size, bytes_per_value)
         tiles = kernel.num_tiles(workload, config, self.machine)
         fetch_steps = count_fetch_steps(kernel, workload, config, self.machine)
         step = Step(workload, config, (*inputs, *refs), output, tiles, output_size, fetch_steps)

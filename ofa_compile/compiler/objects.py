@@ -35,7 +35,7 @@ def code_fingerprint() -> str:
 
     Read without importing TVM, so that a build from the cache stays quick.
     """
-    parts = ("", ".passes", ".gpu", ".vulkan", ".cuda")
+    parts = ("", ".passes", ".int8", ".gpu", ".vulkan", ".cuda")
     packages = ("ofa_compile.kernels", *(f"ofa_compile.compiler{part}" for part in parts))
     sources = source_digest(*packages)
     words = (runtime_folder() / "cuda_kernel.h").read_bytes()  # of CUDA kernels: code as well

@@ -51,16 +51,20 @@ class Plan:
     output: Ref = field(default_factory=lambda: Ref("buffer"))
     steps: list[Step] = field(default_factory=list)
     buffer_bytes: list[int] = field(default_factory=list)
-    constants: list[NDArray[np.float32]] = field(default_factory=list)
+    constants: list[NDArray[Any]] = field(default_factory=list)
+    layers: dict[str, int] = field(default_factory=dict)
+    """How many layers with weights there are in which precision; empty where all are in one."""
 
-    def new_buffer(self, num_values: int) -> Ref:
-        """Reserve a float32 buffer."""
-        self.buffer_bytes.append(round_up(num_values * 4))
+    def new_buffer(self, num_values: int, bytes_per_value: int = 4) -> Ref:
+        """Reserve a buffer, of float32 unless told otherwise."""
+        self.buffer_bytes.append(round_up(num_values * bytes_per_value))
         return Ref("buffer", len(self.buffer_bytes) - 1)
 
     def new_constant(self, data: Any) -> Ref:
-        """Keep a constant, flattened to float32."""
-        self.constants.append(np.ascontiguousarray(data, np.float32).ravel())
+        """Keep a constant, flattened: bytes as they are, everything else as float32."""
+        array = np.asarray(data)
+        dtype = array.dtype if array.dtype.itemsize == 1 else np.float32
+        self.constants.append(np.ascontiguousarray(array, dtype).ravel())
         return Ref("constant", len(self.constants) - 1)
 
 

@@ -211,6 +211,66 @@ class Generic(Workload):
     tir: str
 
 
+@dataclass(frozen=True)
+class PointwiseInt8(Workload):
+    """`Pointwise` on bytes: int8 weights, sums in int32, then in float32 as `Epilogue` says.
+
+    The weights' products with the input's zero point are part of the epilogue's offset.
+    """
+
+    kind: ClassVar[str] = "pointwise_int8"
+    rows: int
+    in_channels: int
+    out_channels: int
+    activation: Activation = "none"
+    has_residual: bool = False
+    writes: Literal["bytes", "floats"] = "bytes"
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one run."""
+        return self.rows * self.in_channels * self.out_channels
+
+
+@dataclass(frozen=True)
+class DepthwiseInt8(Depthwise):
+    """`Depthwise` from bytes to bytes; padding has the value of the input's zero point."""
+
+    kind: ClassVar[str] = "depthwise_int8"
+
+
+@dataclass(frozen=True)
+class GlobalPoolInt8(GlobalPool):
+    """Mean over all positions of a map of bytes, as floats."""
+
+    kind: ClassVar[str] = "global_pool_int8"
+
+
+@dataclass(frozen=True)
+class ScaleChannelsInt8(ScaleChannels):
+    """Squeeze-excite applied to a map of bytes; the gates are floats."""
+
+    kind: ClassVar[str] = "scale_channels_int8"
+
+
+@dataclass(frozen=True)
+class Quantise(Workload):
+    """Floats to bytes, with a scale and a zero point per channel."""
+
+    kind: ClassVar[str] = "quantise"
+    positions: int
+    channels: int
+
+
+@dataclass(frozen=True)
+class Dequantise(Workload):
+    """Bytes to floats, with a scale and a zero point per channel."""
+
+    kind: ClassVar[str] = "dequantise"
+    positions: int
+    channels: int
+
+
 _CLASSES: dict[str, type[Workload]] = {
     cls.kind: cls
     for cls in (
@@ -225,6 +285,12 @@ _CLASSES: dict[str, type[Workload]] = {
         Activate,
         ChangeLayout,
         Generic,
+        PointwiseInt8,
+        DepthwiseInt8,
+        GlobalPoolInt8,
+        ScaleChannelsInt8,
+        Quantise,
+        Dequantise,
     )
 }
 

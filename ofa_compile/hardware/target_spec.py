@@ -176,6 +176,8 @@ class TargetSpec:
         Dictionary handed unchanged to `tvm.target.Target`.
     detected
         Whether core and TVM target were read from this machine.
+    precision
+        What networks are compiled to: see `hardware.precision`, which changes it.
     """
 
     name: str
@@ -189,6 +191,7 @@ class TargetSpec:
     toolchain: ToolchainSpec
     emulator: EmulatorSpec | None
     detected: bool = False
+    precision: str = "fp32"
 
     @property
     def arch(self) -> str:
@@ -245,6 +248,8 @@ class TargetSpec:
         fields["runner"] = {"kind": self.runner.kind}
         # Flags and GPU architectures came later: a target without any is the one that it was.
         fields["toolchain"] = {key: value for key, value in fields["toolchain"].items() if value}
+        if self.precision == "fp32":
+            del fields["precision"]  # as what was measured and tuned before there were others
         text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 

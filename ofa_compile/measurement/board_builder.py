@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from ofa_compile.bundle.network_meta import render_network_meta
 from ofa_compile.bundle.preprocess import Preprocessing
 from ofa_compile.bundle.verify import noise_inputs, verify
+from ofa_compile.cache import Cache
 from ofa_compile.compiler.build import compile_onnx
+from ofa_compile.compiler.int8.prepare import calibration_for_timing, quantised_logits
 from ofa_compile.errors import BoardLostError, NumericMismatchError
 from ofa_compile.hardware.target_spec import TargetSpec
 from ofa_compile.measurement.latency import TimingConfig
@@ -21,7 +23,6 @@ from ofa_compile.remote.session import Board
 from ofa_compile.space.architecture import Architecture
 
 if TYPE_CHECKING:
-    from ofa_compile.cache import Cache
     from ofa_compile.supernet.supernet import Supernet
 
 _PREFIX = "ofa_measured_"
@@ -143,6 +144,7 @@ def build_subnet(
     path, side = folder / "subnet.onnx", architecture.resolution
     subnet = supernet.extract(architecture)
     export_onnx(subnet, path, resolution=side, check=False)
+    calibration = calibration_for_timing(target, side)
     plain = Preprocessing(height=side, width=side, mean=(0.0,) * 3, std=(1.0,) * 3)
     compiled = compile_onnx(
         path,
@@ -152,7 +154,12 @@ def build_subnet(
         network_meta=render_network_meta(plain, ()),
         cache=cache,
         tuned=tuned,
+        calibration=calibration,
     )
     assert compiled.executable is not None  # asked for by network_meta
     inputs = noise_inputs(compiled.input_shape, 1)
-    return BuiltSubnet(compiled.executable, inputs, compute_logits(subnet, inputs))
+    if calibration is None:
+        expected = compute_logits(subnet, inputs)
+    else:
+        expected = quantised_logits(path, calibration, inputs, cache or Cache())
+    return BuiltSubnet(compiled.executable, inputs, expected)

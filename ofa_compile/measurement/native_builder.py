@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ofa_compile.bundle.native import NativeLibrary
 from ofa_compile.compiler.build import compile_onnx
+from ofa_compile.compiler.int8.prepare import calibration_for_timing
 from ofa_compile.errors import DeviceUnavailableError, UserInputError
 from ofa_compile.hardware.target_spec import TargetSpec
 from ofa_compile.measurement.dataset import CacheState
@@ -175,6 +176,7 @@ class NativeBuilder:
             symbol_prefix=_PREFIX,
             cache=self._cache,
             tuned=self._tuned,
+            calibration=calibration_for_timing(self._target, resolution),
         )
         return compiled.library
 

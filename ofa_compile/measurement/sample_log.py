@@ -52,6 +52,7 @@ class SampleLog:
         self._common: dict[str, Any] = {
             "target": target.name,
             "target_fingerprint": target.fingerprint,
+            "precision": "float32" if target.precision == "fp32" else target.precision,
             "kind": "measurement",
             "threads": config.threads,
             "batch": config.batch,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ofa_compile.cache import digest
 from ofa_compile.errors import DeviceUnavailableError, UserInputError
+from ofa_compile.hardware.precision import target_in
 from ofa_compile.hardware.target_spec import TargetSpec, load_target
 from ofa_compile.options import MeasureOptions, default_workspace
 from ofa_compile.progress import ProgressCallback, no_progress
@@ -59,7 +60,7 @@ def measure_target(
     UserInputError
         If boards are asked for what only this machine can do.
     """
-    target = load_target(options.target)
+    target = target_in(load_target(options.target), options.precision)
     space = search_space(options.space)
     workspace = options.workspace or default_workspace(target.name)
     if target.is_emulated:

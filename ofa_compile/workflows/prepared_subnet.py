@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ofa_compile.bundle.build import Reference
-from ofa_compile.bundle.verify import noise_inputs, num_verification_inputs
+from ofa_compile.bundle.verify import Reference, noise_inputs, num_verification_inputs
 from ofa_compile.cache import Cache, digest, source_digest
 from ofa_compile.hardware.target_spec import TargetSpec
 from ofa_compile.options import CompileOptions, SupernetOptions
@@ -64,7 +63,7 @@ def prepared_subnet(
     key = digest(
         _supernet_identity(options),
         architecture.to_json(),
-        _calibration_identity(options),
+        calibration_identity(options),
         str(count),
         str(options.accuracy_data),
         str(options.seed),
@@ -172,7 +171,8 @@ def _supernet_identity(options: SupernetOptions) -> str:
         return f"{options.space} {options.supernet}"  # loading it will say what is wrong
 
 
-def _calibration_identity(options: SupernetOptions) -> str:
+def calibration_identity(options: SupernetOptions) -> str:
+    """Hash of the images that batch norm, or whatever else, is calibrated on."""
     if options.no_calibration:
         return "none"
     if options.calibration_data is not None:

@@ -12,7 +12,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "runtime"))
 
 from stub_bundle import LABELS, PREPROCESSING, StubCompiler, stub_logits
 
-from ofa_compile.bundle.build import BundleContents, Reference, build_bundle
+from ofa_compile.bundle.build import BundleContents, build_bundle
+from ofa_compile.bundle.verify import Reference
 from ofa_compile.hardware.target_spec import TargetSpec, load_target
 
 

@@ -12,9 +12,10 @@ import pytest
 from stub_build import missing_tools
 from stub_bundle import LABELS, PREPROCESSING, StubCompiler, stub_logits
 
-from ofa_compile.bundle.build import BundleContents, Reference
+from ofa_compile.bundle.build import BundleContents
 from ofa_compile.bundle.bundle import load_bundle
 from ofa_compile.bundle.manifest import MANIFEST_NAME, Figure, content_files
+from ofa_compile.bundle.verify import Reference
 from ofa_compile.errors import (
     DeviceUnavailableError,
     MissingDependencyError,

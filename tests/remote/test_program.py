@@ -13,8 +13,9 @@ from boards import LocalTracker, StockBoard
 from stub_build import build_program
 from stub_bundle import CLASSES, DEFINES, LABELS, PREPROCESSING, StubCompiler, stub_logits
 
-from ofa_compile.bundle.build import BundleContents, Reference, build_bundle
+from ofa_compile.bundle.build import BundleContents, build_bundle
 from ofa_compile.bundle.bundle import load_bundle
+from ofa_compile.bundle.verify import Reference
 from ofa_compile.errors import (
     BoardLostError,
     DeviceError,

@@ -25,6 +25,11 @@ def gate_products(graph: Graph) -> None:
     _place(graph, lambda node, reader: True)
 
 
+def keep_scales(graph: Graph) -> None:
+    """Recognise per-channel gates and leave each where it is: int8 weights take no factors."""
+    _place(graph, lambda node, reader: False)
+
+
 def _place(graph: Graph, pays: Callable[[Node, Node], bool]) -> None:
     for node in graph.nodes:
         gate = _gate(node)
