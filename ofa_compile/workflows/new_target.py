@@ -196,7 +196,8 @@ def _apply(values: dict[str, Any], base: TargetSpec, options: NewTargetOptions) 
         if value:
             put(dotted, value)
     put("runner.kind", "rpc" if options.tracker or options.server else "estimate")
-    if base.arch != str(values["tvm_target"]["mtriple"]).split("-", 1)[0]:
+    arch = str(values["tvm_target"].get("mtriple", base.triple)).split("-", 1)[0]
+    if base.arch != arch:
         # TVM knows the width on x86 and ARM only, and guesses aloud elsewhere.
         bits = dict(map(_setting, options.settings)).get("core.vector_bits", base.core.vector_bits)
         if bits != _SCALAR_BITS:
