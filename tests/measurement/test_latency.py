@@ -7,6 +7,7 @@ import pytest
 
 from ofa_compile.errors import MeasurementError
 from ofa_compile.measurement.latency import (
+    LoadedSeveralTimes,
     Reference,
     TimingConfig,
     measure_latency,
@@ -123,3 +124,17 @@ def test_confidence_interval_covers_the_median() -> None:
         covered += abs(np.median(values) - 1.0) <= 1.2 * half
     assert covered > 0.88 * 400
     assert median_ci_half_width(np.ones(7)) == 0.0
+
+
+def test_a_network_loaded_several_times_takes_turns() -> None:
+    class Place:
+        def __init__(self, ms: float) -> None:
+            self.ms = ms
+
+        def time(self, repeats: int) -> np.ndarray:
+            return np.full(repeats, self.ms)
+
+    several = LoadedSeveralTimes([Place(1.0), Place(2.0), Place(3.0)])
+    assert several.time(7).tolist() == [1.0, 1.0, 1.0, 2.0, 2.0, 3.0, 3.0]
+    assert several.time(1).tolist() == [1.0]
+    assert Reference(several, config=TimingConfig(round_ms=30)).anchor_ms == 2.0
