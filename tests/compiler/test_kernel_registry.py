@@ -12,7 +12,7 @@ from ofa_compile.hardware.target_spec import load_target
     [
         ("x86-64-avx512", VectorMachine(16, 32, False)),
         ("x86-64", VectorMachine(8, 16, False)),
-        ("cortex-a72", VectorMachine(4, 32, True)),
+        ("cortex-a72", VectorMachine(4, 32, True, "smull")),
     ],
 )
 def test_machine_of_a_target(target: str, expected: VectorMachine) -> None:

@@ -98,7 +98,7 @@ def make_epilogue(layer: Layer, shift: int = 0) -> Floats:
 def _output_steps(layer: Layer, shift: int) -> tuple[Doubles, Doubles]:
     if layer.output is None:
         return np.ones_like(layer.weight.scale), np.zeros_like(layer.weight.scale)
-    return layer.output.scale, layer.output.zero_point - float(shift)
+    return layer.output.scale, layer.output.zero_point.astype(np.float64) - shift
 
 
 def fused(a: Any, b: Any, c: Any) -> Floats:
@@ -120,6 +120,6 @@ def apply_epilogue(
         return steps
     if activation in ("relu", "relu6"):
         steps = np.maximum(steps, part["zero"])
-        return np.minimum(steps, part["top"]) if activation == "relu6" else steps
+        return np.asarray(np.minimum(steps, part["top"]) if activation == "relu6" else steps)
     gate = np.clip(fused(steps, part["gate"], np.float32(0.5)), np.float32(0), np.float32(1))
     return fused(gate, steps if activation == "hswish" else part["top"], part["zero"])

@@ -105,7 +105,7 @@ def activate(x: Array, activation: str) -> Array:
         return np.maximum(x, 0)
     if activation == "relu6":
         return np.clip(x, 0, 6)
-    gate = np.clip(x * np.float32(1 / 6) + np.float32(0.5), 0, 1)
+    gate: Array = np.clip(x * np.float32(1 / 6) + np.float32(0.5), 0, 1)
     return gate if activation == "hsigmoid" else x * gate
 
 
@@ -141,12 +141,13 @@ def _pool(node: Node, inputs: list[Array]) -> Array:
     fill = -np.inf if is_max else 0
     taps = list(windows(inputs[0], node, kernel, fill))
     if is_max:
-        return np.max(taps, axis=0)
-    total = np.sum(taps, axis=0)
+        return np.asarray(np.max(taps, axis=0))
+    total: Array = np.sum(taps, axis=0)
     if node.attrs.get("count_include_pad"):
         return total / np.float32(len(taps))
     ones = np.ones((1, *inputs[0].shape[1:3], 1), np.float32)
-    return total / np.sum(list(windows(ones, node, kernel)), axis=0)
+    counts: Array = np.sum(list(windows(ones, node, kernel)), axis=0)
+    return total / counts
 
 
 _FUNCTIONS: dict[str, Callable[[Node, list[Array]], Array]] = {

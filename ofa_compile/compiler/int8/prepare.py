@@ -133,7 +133,7 @@ def _load_ranges(cache: Cache, key: str, graph: Graph) -> dict[int, Range] | Non
 
 def _pack(arrays: dict[str, NDArray[np.float64]] | dict[str, NDArray[np.float32]]) -> bytes:
     buffer = io.BytesIO()
-    np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    np.savez(buffer, **arrays)
     return buffer.getvalue()
 
 
