@@ -25,8 +25,13 @@ class Fetch:
 
     def line(self, number) -> None:
         """Fetch the line for inner step `number`; a step that has nothing to fetch repeats one."""
-        address = tvm.tirx.address_of(self.coming[number * self.stride])
-        builder.evaluate(tvm.tirx.call_intrin("void", "tirx.prefetch", address, 0, 3, 1))
+        prefetch(self.coming, number * self.stride)
+
+
+def prefetch(buffer, offset) -> None:
+    """Fetch a line that need not lie within the buffer."""
+    address = tvm.tirx.address_of(buffer[offset])
+    builder.evaluate(tvm.tirx.call_intrin("void", "tirx.prefetch", address, 0, 3, 1))
 
 
 def define(

@@ -34,6 +34,12 @@ MAX_ROWS = 14
 # and the L2 cache delivers a vector about every third issue slot.
 L1_PANEL = 4096
 L2_SLOTS = 3
+# A vector of 512 bits takes both multiply-add units of a core, so loads keep up with a single
+# vector of outputs. Its multiply-adds take their input from memory; wider tiles broadcast inputs
+# first, and lose this many slots at the start of a tile (measured: 33-43 next to 6).
+WIDE_LANES = 16
+WIDE_LOAD_SLOTS = 0.6
+WIDE_TILE_START = 40
 
 
 @dataclass(frozen=True)
@@ -96,24 +102,36 @@ def block_widths(workload: Pointwise, config, machine: VectorMachine) -> tuple[i
 
 
 def _cost(workload: Pointwise, config, machine: VectorMachine) -> float:
-    """Issue slots per input channel, summed over all tiles."""
+    """Issue slots of all tiles."""
     total = 0.0
     for block in plan_blocks(workload, config, machine):
+        start = 0
+        if machine.lanes >= WIDE_LANES and len(block.pieces) > 1:
+            start = WIDE_TILE_START
         for rows, count in ((block.rows, block.row_tiles - 1), (block.last_rows, 1)):
             slots = _slots(block, rows, machine)
-            if block.width * workload.in_channels > L1_PANEL and not machine.has_lane_multiply:
+            if block.width * workload.in_channels > L1_PANEL:
                 slots = max(slots, L2_SLOTS * len(block.pieces))
-            total += block.count * count * slots
+            total += block.count * count * (workload.in_channels * slots + start)
     return total
 
 
 def _slots(block: Block, rows: int, machine: VectorMachine) -> float:
+    """Issue slots of one tile and input channel."""
     pieces = len(block.pieces)
     # Short chains of dependent multiply-adds leave issue slots empty.
     latency = max(1.0, 8.0 / (rows * pieces))
-    arithmetic = rows * latency * sum(max(0.5, n / machine.lanes) for _, n in block.pieces)
+    arithmetic = rows * latency * _row_slots(block, machine)
     loads = rows + pieces
+    if machine.lanes >= WIDE_LANES:
+        return max(arithmetic, WIDE_LOAD_SLOTS * loads)
     return max(arithmetic, loads) + 0.1 * loads
+
+
+def _row_slots(block: Block, machine: VectorMachine) -> float:
+    slots = sum(max(0.5, lanes / machine.lanes) for _, lanes in block.pieces)
+    # Between whole vectors, a half leaves one of both units without work (measured: 1.8-2.1).
+    return 2.0 if machine.lanes >= WIDE_LANES and slots == 1.5 else slots
 
 
 @register
@@ -241,6 +259,9 @@ def _emit_tile(workload, machine, block: Block, rows, row, column, tensors) -> N
 
     def multiply(k, multipliers) -> None:
         start = column * depth + k * width
+        if rows > 1 and len(block.pieces) == 1:
+            # The next panel is on its way while rows pass over this one.
+            emit.prefetch(weight, start + depth * width)
         weights = [emit.load(weight, start + offset, lanes) for offset, lanes in block.pieces]
         # The weights stay and one broadcast input passes by at a time; the compiler keeps this
         # order. In the other one all inputs stay alive and the accumulators spill (measured:

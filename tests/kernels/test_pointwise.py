@@ -169,5 +169,12 @@ def test_a_fetching_kernel_has_two_more_parameters() -> None:
     plain = kernel.build(work, config, core)
     fetching = kernel.build(work, config, core, fetches=True)
     assert [p.name for p in fetching.params[len(plain.params) :]] == ["coming", "stride"]
-    assert "prefetch" in str(fetching.script())
-    assert "prefetch" not in str(plain.script())
+    # Both fetch the next panel of their own weights.
+    counts = [str(function.script()).count("prefetch") for function in (plain, fetching)]
+    assert counts[1] == 2 * counts[0] > 0
+
+
+def test_wide_vectors_prefer_one_vector_of_outputs_except_beside_a_tail() -> None:
+    avx512, kernel = CORES[0], PointwiseKernel()
+    default = {n: kernel.configs(Pointwise(784, 120, n), avx512)[0] for n in (24, 40, 80)}
+    assert [default[n]["vectors"] for n in (24, 40, 80)] == [1, 3, 1]
