@@ -70,3 +70,12 @@ def taps_inside(tile: ColumnTile, tap: int, stride: int, padding: int, in_width:
         for output in range(tile.width)
         if 0 <= (tile.first_output + output) * stride - padding + tap < in_width
     ]
+
+
+def users(tile: ColumnTile, kernel: int, stride: int, padding: int, size: int):
+    """Map each input row (column) of a tile to the (output, kernel row) pairs that read it."""
+    users: dict[int, list[tuple[int, int]]] = {}
+    for tap in range(kernel):
+        for output in taps_inside(tile, tap, stride, padding, size):
+            users.setdefault(output * stride + tap, []).append((output, tap))
+    return dict(sorted(users.items()))

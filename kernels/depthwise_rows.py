@@ -3,10 +3,9 @@
 Algorithm
     One vector of channels, `rows` x `outputs` neighbouring outputs. Windows whose clipping at the
     map's edges is the same share one body, in which every tap is known: no loop over kernel rows,
-    no bounds. Small windows (3x3) keep all weights in registers for a whole strip of rows and pass
-    over the input columns once, so that an input loaded serves all rows and only a few outputs
-    are in flight. Larger windows go kernel row by kernel row, all outputs in flight; where their
-    rows are clipped, kernel rows are a loop with bounds instead, since the bodies are long.
+    no bounds. Small windows (3x3) pass over the columns once (`depthwise_stream`). Larger windows
+    go kernel row by kernel row, all outputs in flight; where their rows are clipped, kernel rows
+    are a loop with bounds instead, since the bodies are long.
 Packing
     Weights lie as (channel block, kernel row, kernel column, lane).
 """
@@ -21,18 +20,19 @@ import numpy as np
 from ofa_compile.compiler.kernel_registry import VectorMachine
 from ofa_compile.compiler.tvm_api import tvm
 from ofa_compile.compiler.workload import Depthwise
-from ofa_compile.kernels import emit, folded
-from ofa_compile.kernels.columns import ColumnTile, at_each_column, plan_columns, taps_inside
+from ofa_compile.kernels import depthwise_stream, emit, folded
+from ofa_compile.kernels.columns import ColumnTile, at_each_column, plan_columns, users
+from ofa_compile.kernels.depthwise_stream import Place
 
 # Weights that stay in registers, beside the outputs and inputs in flight.
 MAX_STAYING_TAPS = 9
-# Output rows that share inputs; a third row saves a further 3 % of instructions, but half more
-# code, and a 7x7 map has no use for it.
-ROWS = 2
 # Beyond 14 outputs nothing is gained: columns read twice by neighbouring tiles are few already.
-# With staying weights, LLVM moves loads ahead and spills for them in tiles of more than 2 x 4.
 MAX_OUTPUTS = 14
-MAX_OUTPUTS_OF_SMALL = 4
+# (rows, outputs a turn) where weights stay. More rows share more inputs, but LLVM spills weights
+# where registers are short: with the constants of h-swish, or with the many inputs of a stride.
+STREAM = (4, 6)
+STREAM_HSWISH = (2, 3)
+STREAM_STRIDED = (3, 2)
 # Outputs per strip: enough to forget how the strip was found and its weights loaded, few enough
 # for the map's rows to be in the cache when the next block reads the rest of their lines.
 STRIP_OUTPUTS = 256
@@ -46,6 +46,7 @@ class Plan:
     columns: list[ColumnTile]
     row_tiles: int
     strip: int
+    outputs: int
     is_small: bool
 
     @property
@@ -63,13 +64,16 @@ def plan(workload: Depthwise, config, machine: VectorMachine) -> Plan:
     columns = plan_columns(w.out_width, w.width, *window[1], config["outputs"])
     strip = math.ceil(STRIP_OUTPUTS / (w.out_width * config["rows"]))
     tiles = sum(tile.count for tile in rows)
-    return Plan(rows, columns, tiles, min(strip, tiles), is_small)
+    return Plan(rows, columns, tiles, min(strip, tiles), config["outputs"], is_small)
 
 
 def configs(workload: Depthwise, machine: VectorMachine):
     """Tiles of outputs: the widest that fits first, then narrower ones."""
     if workload.kernel[0] * workload.kernel[1] <= MAX_STAYING_TAPS:
-        sizes = [(ROWS, MAX_OUTPUTS_OF_SMALL), (1, 7), (ROWS, 6)]
+        first = STREAM_HSWISH if workload.activation == "hswish" else STREAM
+        if workload.stride[1] > 1:
+            first = STREAM_STRIDED
+        sizes = [first, *(size for size in ((4, 3), (3, 3), (2, 3), (1, 3)) if size != first)]
     else:
         widest = max(2, min(MAX_OUTPUTS, machine.registers - workload.kernel[1] - 2))
         sizes = [(1, widest), *((1, n) for n in (10, 7, 4) if n < widest)]
@@ -114,13 +118,13 @@ def build(workload: Depthwise, config, machine: VectorMachine):
             image, first = strip // cut.strips, (strip % cut.strips) * cut.strip
 
             def with_lanes() -> None:
-                at = _Place(image, block * machine.lanes, machine.lanes, machine.lanes)
+                at = Place(image, block * machine.lanes, machine.lanes, machine.lanes)
                 _emit_strip(w, cut, at, first, tensors)
 
             def tail() -> None:
                 start = whole * machine.lanes
                 for offset, lanes in emit.split_lanes(rest, machine.lanes):
-                    at = _Place(image, start, rest, lanes, offset)
+                    at = Place(image, start, rest, lanes, offset)
                     _emit_strip(w, cut, at, first, tensors)
 
             if not rest:
@@ -133,18 +137,7 @@ def build(workload: Depthwise, config, machine: VectorMachine):
     return emit.define(sizes, body)
 
 
-@dataclass(frozen=True)
-class _Place:
-    """Which vector of which image: `lanes` channels, `offset` behind the start of their block."""
-
-    image: object
-    block_start: object
-    block_width: int
-    lanes: int
-    offset: int = 0
-
-
-def _emit_strip(w: Depthwise, cut: Plan, at: _Place, first, tensors) -> None:
+def _emit_strip(w: Depthwise, cut: Plan, at: Place, first, tensors) -> None:
     """Emit a strip's row tiles: a loop for each group of equal clipping."""
     stop = tvm.tirx.min(first + cut.strip, cut.row_tiles)
     start = 0
@@ -155,7 +148,9 @@ def _emit_strip(w: Depthwise, cut: Plan, at: _Place, first, tensors) -> None:
             top = rows.first_output
             if rows.count > 1:
                 top = top + (number - start) * rows.width
-            if cut.is_small or not rows.is_clipped:
+            if cut.is_small:
+                depthwise_stream.emit_rows(w, cut.outputs, at, rows, top, tensors)
+            elif not rows.is_clipped:
                 _emit_columns(w, cut, at, rows, top, number, tensors)
             else:
                 for row in range(rows.width):
@@ -164,7 +159,7 @@ def _emit_strip(w: Depthwise, cut: Plan, at: _Place, first, tensors) -> None:
         start += rows.count
 
 
-def _emit_columns(w, cut: Plan, at: _Place, rows, row, number, tensors) -> None:
+def _emit_columns(w, cut: Plan, at: Place, rows, row, number, tensors) -> None:
     for tile in cut.columns:
         at_each_column(
             tile,
@@ -174,9 +169,9 @@ def _emit_columns(w, cut: Plan, at: _Place, rows, row, number, tensors) -> None:
         )
 
 
-def _emit_tile(w, cut: Plan, at: _Place, rows, columns, row, column, number, tensors) -> None:
+def _emit_tile(w, cut: Plan, at: Place, rows, columns, row, column, number, tensors) -> None:
     x, weight, bias, y = tensors
-    lanes, channel = at.lanes, at.block_start + at.offset
+    lanes, channel = at.lanes, at.channel
     outputs = [(i, j) for j in range(columns.width) for i in range(rows.width)]
     sums = emit.local(len(outputs) * lanes)
     slot = {output: n * lanes for n, output in enumerate(outputs)}
@@ -189,9 +184,7 @@ def _emit_tile(w, cut: Plan, at: _Place, rows, columns, row, column, number, ten
     left = column * w.stride[1] - w.padding[1]
     pixel = (at.image * w.height + top) * w.width + left
     corner = emit.opaque(pixel * w.channels + channel)
-    packed = at.block_start * (taps_h * taps_w) + at.offset
-    if not cut.is_small:
-        packed = packed + emit.varying_zero(number)
+    packed = at.block_start * (taps_h * taps_w) + at.offset + emit.varying_zero(number)
 
     def add(in_row, in_column: int, uses) -> None:
         """Add one input to its (output, kernel row, kernel column) uses."""
@@ -201,28 +194,18 @@ def _emit_tile(w, cut: Plan, at: _Place, rows, columns, row, column, number, ten
             total = emit.load(sums, slot[output], lanes) + value * factor
             emit.store(sums, slot[output], total, lanes)
 
-    by_column = _users(columns, w.kernel[1], w.stride[1], w.padding[1], w.width)
-    if rows.is_clipped and not cut.is_small:
+    by_column = users(columns, w.kernel[1], w.stride[1], w.padding[1], w.width)
+    if rows.is_clipped:
         bounds = (tvm.tirx.max(0, -top), tvm.tirx.min(taps_h, w.height - top))
         with emit.serial(*bounds) as tap_row:
             for in_column, reached in by_column.items():
                 add(tap_row, in_column, [((0, j), tap_row, tap) for j, tap in reached])
     else:
-        by_row = _users(rows, w.kernel[0], w.stride[0], w.padding[0], w.height)
-        places = [(r, c) for c in by_column for r in by_row]
-        for r, c in places if cut.is_small else sorted(places):
+        by_row = users(rows, w.kernel[0], w.stride[0], w.padding[0], w.height)
+        for r, c in [(r, c) for r in by_row for c in by_column]:
             add(r, c, [((i, j), v, h) for j, h in by_column[c] for i, v in by_row[r]])
 
     for i, j in outputs:
         value = emit.load(sums, slot[i, j], lanes)
         out = (at.image * w.out_height + row + i) * w.out_width + column + j
         emit.store(y, out * w.channels + channel, folded.finish(w, value, lanes), lanes)
-
-
-def _users(tile: ColumnTile, kernel: int, stride: int, padding: int, size: int):
-    """Map each input row (column) of a tile to the (output, kernel row) pairs that read it."""
-    users: dict[int, list[tuple[int, int]]] = {}
-    for tap in range(kernel):
-        for output in taps_inside(tile, tap, stride, padding, size):
-            users.setdefault(output * stride + tap, []).append((output, tap))
-    return dict(sorted(users.items()))
