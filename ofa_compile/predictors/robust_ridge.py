@@ -16,6 +16,7 @@ Array = NDArray[np.float64]
 _ALPHAS = 10.0 ** np.arange(-5.0, 4.01, 0.5)
 _HUBER = 1.5
 _NUM_REWEIGHTINGS = 5
+_MIN_SLACK = 1e-12
 
 
 @dataclass(frozen=True)
@@ -77,14 +78,20 @@ def _fit_weighted(columns: Array, target: Array, guess: Array, trust: Array) -> 
     rows, values = columns * weights[:, None], (target - guess) * weights
     # Projecting the weights out leaves the intercept unpenalised.
     unit = weights / np.linalg.norm(weights)
+    centred = values - unit * (unit @ values)
     left, singular, right = np.linalg.svd(rows - np.outer(unit, unit @ rows), full_matrices=False)
-    projected = left.T @ (values - unit * (unit @ values))
+    is_real = singular > 1e-10 * max(singular[0], 1e-300)
+    left, singular, right = left[:, is_real], singular[is_real], right[is_real]
+    projected = left.T @ centred
+    # What no column reaches: of the values, and of each sample's freedom. Kept apart from what the
+    # penalty leaves, since both are tiny where there are more columns than samples.
+    beyond = centred - left @ projected
+    freedom = np.maximum(1.0 - unit**2 - (left**2).sum(axis=1), 0.0)
     best: tuple[float, float, Array] | None = None
     for alpha in _ALPHAS:
-        shrink = singular**2 / (singular**2 + alpha)
-        leverage = (left**2 * shrink).sum(axis=1) + unit**2
-        fitted = left @ (shrink * projected) + unit * (unit @ values)
-        errors = (fitted - values) / np.maximum(1.0 - leverage, 1e-3)
+        left_out = alpha / (singular**2 + alpha)
+        slack = freedom + (left**2 * left_out).sum(axis=1)
+        errors = -(beyond + left @ (left_out * projected)) / np.maximum(slack, _MIN_SLACK)
         score = float((errors**2).sum())
         if best is None or score < best[0]:
             best = (score, float(alpha), errors)

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
+from ofa_compile.predictors import robust_ridge
 from ofa_compile.predictors.robust_ridge import fit_robust_ridge, robust_scale
 
 
@@ -31,6 +33,21 @@ def test_leave_one_out_errors_are_those_of_refitting() -> None:
     refit = fit_robust_ridge(columns[others], target[others])
     error = refit.predict(columns[3:4])[0] / target[3] - 1
     assert abs(fit.loo_errors[3] - error) < 0.5 * abs(error) + 0.002
+
+
+def test_a_fit_through_every_point_does_not_look_perfect(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With more columns than samples and hardly a penalty, residuals vanish; errors must not."""
+    monkeypatch.setattr(robust_ridge, "_ALPHAS", np.array([1e-7]))
+    monkeypatch.setattr(robust_ridge, "_NUM_REWEIGHTINGS", 0)
+    rng = np.random.default_rng(3)
+    columns, target = rng.normal(size=(12, 40)), rng.uniform(5, 6, size=12)
+    fit = fit_robust_ridge(columns, target)
+    np.testing.assert_allclose(fit.predict(columns), target, rtol=1e-5)
+    for left_out in range(12):
+        others = np.arange(12) != left_out
+        refit = fit_robust_ridge(columns[others], target[others])
+        error = refit.predict(columns[[left_out]])[0] / target[left_out] - 1
+        assert fit.loo_errors[left_out] == pytest.approx(error, rel=1e-3)
 
 
 def test_constant_columns_and_more_columns_than_samples_are_harmless() -> None:
