@@ -13,6 +13,8 @@ from ofa_compile.search.start import additive_front
 
 # Share of the evaluations that islands may use before they are joined.
 _ISLAND_SHARE = 0.6
+# Mixes and mutants of what is kept that each sweep of the local search tries as well.
+_NUM_CHILDREN = 96
 
 
 def evolve_best(
@@ -48,13 +50,13 @@ def evolve_best(
             rows = np.concatenate([begun, rows])
         members = _evolve_island(problem, score(problem, rows), rng, config)
         budget = first + share * config.max_evaluations * (number + 1) / config.islands
-        members, tried = _sweep_best(problem, moves, members, tried, config, budget)
+        members, tried = _sweep_best(problem, moves, members, tried, rng, config, budget)
         islands.append(members.take(slice(config.population // config.islands + 1)))
     islands += [known] if known is not None else []
     members = _best_first(problem, islands[0].join(*islands[1:]))
     if config.islands > 1:
         budget = first + config.max_evaluations
-        members, _ = _sweep_best(problem, moves, members, tried, config, budget)
+        members, _ = _sweep_best(problem, moves, members, tried, rng, config, budget)
     strictly = np.lexsort((members.values[:, 1], members.values[:, 0], members.violations))
     return members.take(strictly[:1])
 
@@ -80,12 +82,14 @@ def _sweep_best(
     moves: Moves,
     members: Scored,
     tried: NDArray[np.uint64],
+    rng: np.random.Generator,
     config: EvolutionConfig,
     budget: float,
 ) -> tuple[Scored, NDArray[np.uint64]]:
     """Try the changes of the best members not tried yet until evaluations run out.
 
-    Every other sweep takes the best of each niche instead.
+    Every other sweep takes the best of each niche instead, and each has children of all members,
+    the better the more: distant optima share good parts.
     """
 
     def merit(values: Array) -> Array:
@@ -104,6 +108,9 @@ def _sweep_best(
         singles = score(problem, rows)
         sizes = (config.num_pairs, config.num_triples)
         rows = moves.combine(parents, owner, move, singles, merit, *sizes)
+        pool = members.genotypes
+        mates = pool[(len(pool) * rng.random((2, _NUM_CHILDREN)) ** 2).astype(np.int64)]
+        rows = np.concatenate([rows, _vary(problem, *mates, rng, config)])
         members = _best_first(problem, members.join(singles, score(problem, rows)))
         is_kept = np.arange(len(members)) < config.population
         members = members.take(is_kept | (_niche_places(problem, members) < config.sweep_size))
