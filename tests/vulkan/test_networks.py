@@ -154,6 +154,47 @@ def test_no_device_is_a_clear_error(
     assert words in done.stderr
 
 
+@pytest.fixture(scope="module")
+def failing_loader(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Return an environment in which the loader can be told to fail."""
+    real = next(
+        Path(line.split()[-1])
+        for line in Path("/proc/self/maps").read_text().splitlines()
+        if "libvulkan.so.1" in line
+    )
+    folder = tmp_path_factory.mktemp("failing-loader")
+    source = Path(__file__).parent / "failing_loader.c"
+    flags = ["-shared", "-fPIC", "-w", "-Wl,-soname,libvulkan.so.1"]
+    subprocess.run(["gcc", *flags, str(source), "-o", str(folder / "libvulkan.so.1")], check=True)
+    return {"LD_LIBRARY_PATH": str(folder), "OFA_REAL_LOADER": str(real)}
+
+
+@pytest.mark.parametrize(
+    ("name", "result", "words"),
+    [
+        ("vkAllocateMemory", -2, "out of memory; close other programs that use it (vkAllocate"),
+        ("vkCreateBuffer", -1, "out of memory"),
+        ("vkQueueSubmit", -4, "was lost, by a hang or a reset; the next run opens it again"),
+        ("vkWaitForFences", -4, "(vkWaitForFences: -4)"),
+        ("vkWaitForFences", 2, "no answer for 120 s"),
+        ("vkCreateDevice", -3, "driver failed (vkCreateDevice: -3)"),
+        ("vkCreateComputePipelines", -2, "out of memory"),
+    ],
+)
+def test_failures_of_the_driver_say_what_to_do(
+    built: tuple[Path, CompiledNetwork],
+    failing_loader: dict[str, str],
+    name: str,
+    result: int,
+    words: str,
+) -> None:
+    failure = {"OFA_FAILING_CALL": name, "OFA_FAILING_RESULT": str(result)}
+    done = call(built, "--benchmark", "1", "--warmup", "0", **failing_loader, **failure)
+    assert done.returncode == 4
+    assert done.stderr.startswith("error: ")
+    assert words in done.stderr
+
+
 def test_a_device_is_chosen_by_number_or_name(built: tuple[Path, CompiledNetwork]) -> None:
     for name in ("0", "LLVMpipe"):
         done = call(built, "--benchmark", "1", "--warmup", "0", OFA_VULKAN_DEVICE=name)
