@@ -109,8 +109,8 @@ def _sweep_best(
         sizes = (config.num_pairs, config.num_triples)
         rows = moves.combine(parents, owner, move, singles, merit, *sizes)
         pool = members.genotypes
-        mates = pool[(len(pool) * rng.random((2, _NUM_CHILDREN)) ** 2).astype(np.int64)]
-        rows = np.concatenate([rows, _vary(problem, *mates, rng, config)])
+        first, second = pool[(len(pool) * rng.random((2, _NUM_CHILDREN)) ** 2).astype(np.int64)]
+        rows = np.concatenate([rows, _vary(problem, first, second, rng, config)])
         members = _best_first(problem, members.join(singles, score(problem, rows)))
         is_kept = np.arange(len(members)) < config.population
         members = members.take(is_kept | (_niche_places(problem, members) < config.sweep_size))
