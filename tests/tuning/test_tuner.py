@@ -12,7 +12,7 @@ import pytest
 from ofa_compile.compiler.workload import Pointwise, Workload
 from ofa_compile.errors import ArtifactError, TuningError
 from ofa_compile.hardware.target_spec import load_target
-from ofa_compile.tuning.database import Config, TuningDatabase, TuningResults
+from ofa_compile.tuning.database import Config, LatencyKind, TuningDatabase, TuningResults
 from ofa_compile.tuning.jobs import BuiltCandidate, BuiltJob, Job, TrialResult
 from ofa_compile.tuning.plan import Plan, StopRule, Task, make_tasks
 from ofa_compile.tuning.report import gains, speedup
@@ -47,6 +47,7 @@ class FakeBuilder:
 
 
 class FakeRunner:
+    kind: LatencyKind = "measurement"
     num_parallel = 1
 
     def __init__(self, failing: dict[int, TrialResult] | None = None) -> None:
