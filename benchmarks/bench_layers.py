@@ -171,6 +171,7 @@ def plot(name: str, result: dict[str, Any], path: Path) -> None:
     axes.barh(places, lost, left=spent - lost, label="beyond", color="#d98a3d")
     labels = [f"{step['workload']['kind']} {describe(step['workload'])}" for step in steps]
     axes.set_yticks(places, labels, fontsize=6)
+    axes.margins(y=0.01)
     axes.invert_yaxis()
     axes.set_xlabel("microseconds")
     share = result["total"]["share_of_peak"]

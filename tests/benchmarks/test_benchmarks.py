@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -61,3 +62,14 @@ def test_quick_run_gives_a_document(script: str, tmp_path: Path) -> None:
     document = json.loads(done.stdout)
     assert document == json.loads(output.read_text(encoding="utf-8"))
     assert {"machine", "versions", "revision", "time"} <= set(document["provenance"])
+
+
+def test_runtimes_plot_draws_a_result_or_says_what_it_needs(tmp_path: Path) -> None:
+    result = next(iter(sorted((FOLDER / "results").glob("*all-peers.json"))))
+    picture = tmp_path / "runtimes.svg"
+    done = run("plot_runtimes.py", str(result), str(picture))
+    if importlib.util.find_spec("matplotlib") is None:
+        assert "pip install -r benchmarks/requirements-plots.txt" in done.stderr
+    else:
+        assert done.returncode == 0, done.stderr
+        assert picture.read_text(encoding="utf-8").count("<use ") > 10  # marks
