@@ -13,8 +13,8 @@ from ofa_compile.search.start import additive_front
 
 # Share of the evaluations that islands may use before they are joined.
 _ISLAND_SHARE = 0.6
-# Mixes and mutants of what is kept that each sweep of the local search tries as well.
-_NUM_CHILDREN = 96
+# Mixes and mutants of what is kept that each sweep tries as well, for each pair of changes.
+_CHILDREN_PER_PAIR = 0.5
 
 
 def evolve_best(
@@ -109,7 +109,8 @@ def _sweep_best(
         sizes = (config.num_pairs, config.num_triples)
         rows = moves.combine(parents, owner, move, singles, merit, *sizes)
         pool = members.genotypes
-        first, second = pool[(len(pool) * rng.random((2, _NUM_CHILDREN)) ** 2).astype(np.int64)]
+        count = round(_CHILDREN_PER_PAIR * config.num_pairs * config.sweep_size)
+        first, second = pool[(len(pool) * rng.random((2, count)) ** 2).astype(np.int64)]
         rows = np.concatenate([rows, _vary(problem, first, second, rng, config)])
         members = _best_first(problem, members.join(singles, score(problem, rows)))
         is_kept = np.arange(len(members)) < config.population
