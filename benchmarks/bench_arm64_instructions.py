@@ -34,10 +34,9 @@ from common import finish, parser, say, table
 from subnets import W10, fixed
 
 from ofa_compile.measurement.cycle_model import Disassembly, estimate_cycles, find_mca
-from ofa_compile.measurement.instruction_counts import InstructionCounts, count_instructions
+from ofa_compile.measurement.network_cycles import count_inference
 from ofa_compile.space import Architecture, macs, search_space
 
-RUNS = (1, 3)
 EMULATOR = ("qemu-aarch64", "-cpu", "max")
 CORES = ("cortex-a55", "cortex-a76", "neoverse-n1")
 RESOLUTIONS = (224, 192, 160, 208)
@@ -56,19 +55,6 @@ def architectures(options: argparse.Namespace) -> dict[str, Architecture]:
         drawn["resolution"] = resolution
         found[f"random-{number}"] = Architecture.from_dict(drawn)
     return found
-
-
-def per_run(command: list[str], emulator: tuple[str, ...] = EMULATOR) -> InstructionCounts:
-    """Count one inference of a program whose last argument is how many to run."""
-    one, three = (count_instructions(emulator, [*command, str(n)]) for n in RUNS)
-    share = RUNS[1] - RUNS[0]
-    difference = {
-        address: (executions - one.by_address[address]) // share
-        for address, executions in three.by_address.items()
-        if executions > one.by_address[address]
-    }
-    by_address = type(one.by_address)(difference)
-    return InstructionCounts((three.total - one.total) // share, by_address)
 
 
 def build(architecture: Architecture, folder: Path) -> Any:
@@ -98,7 +84,7 @@ def measure(architecture: Architecture, options: argparse.Namespace) -> dict[str
         folder = Path(scratch)
         compiled = build(architecture, folder)
         program = str(compiled.executable)
-        counts = per_run([program, "--raw", str(folder / "x.f32"), "--benchmark"])
+        counts = count_inference(EMULATOR, [program, "--raw", str(folder / "x.f32"), "--benchmark"])
         code = Disassembly(compiled.executable)
         sums = {name: sum(c.values()) for name, c in code.by_function(counts.by_address).items()}
         num_macs = sum(step["macs"] for step in compiled.steps)
@@ -146,7 +132,7 @@ def count_ncnn(folder: Path, size: int, options: argparse.Namespace) -> int:
     script = Path(__file__).with_name("arm64_ncnn.py")
     python = [str(root / "usr/bin/python3.11")]
     arguments = [str(script), str(folder / "n.param"), str(folder / "n.bin"), str(size)]
-    return per_run([*python, *arguments], emulator).total
+    return count_inference(emulator, [*python, *arguments]).total
 
 
 def report(name: str, figures: dict[str, Any], options: argparse.Namespace) -> None:

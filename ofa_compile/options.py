@@ -256,6 +256,8 @@ class MeasureOptions(_Options):
         Build what is to be measured and stop: a second run then does nothing but measure.
     budget_minutes
         Start no further subnet after this time.
+    estimate
+        Count instructions in an emulator instead, and estimate cycles by a model of the core.
     precision
         As of `CompileOptions`; every precision has a workspace of its own.
     """
@@ -273,6 +275,7 @@ class MeasureOptions(_Options):
     cache_state: Literal["warm", "cold"] = "warm"
     build_only: bool = False
     budget_minutes: float | None = None
+    estimate: bool = False
     workspace: Path | None = None
     seed: int = 0
 

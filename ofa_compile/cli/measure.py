@@ -37,6 +37,14 @@ def measure_command(
     budget_minutes: Annotated[
         float | None, typer.Option("--budget-minutes", min=0, help="Stop after this time.")
     ] = None,
+    estimate: Annotated[
+        bool,
+        typer.Option(
+            "--estimate",
+            help="No device: instructions counted in the emulator, by LLVM's model of the core. "
+            "Knows no caches, memory or branches.",
+        ),
+    ] = False,
     workspace: opt.Workspace = None,
     seed: opt.Seed = 0,
     dry_run: opt.DryRun = False,
@@ -61,6 +69,7 @@ def measure_command(
         cache_state=cache_state,
         build_only=build_only,
         budget_minutes=budget_minutes,
+        estimate=estimate,
         workspace=workspace,
         seed=seed,
     )

@@ -14,7 +14,12 @@ from pathlib import Path
 from ofa_compile.errors import BuildError, MeasurementError, MissingDependencyError
 from ofa_compile.hardware.target_spec import TargetSpec
 from ofa_compile.hardware.toolchain import find_emulator
-from ofa_compile.measurement.cycle_model import Disassembly, estimate_cycles, find_mca
+from ofa_compile.measurement.cycle_model import (
+    Disassembly,
+    core_model,
+    estimate_cycles,
+    find_mca,
+)
 from ofa_compile.measurement.instruction_counts import count_instructions
 from ofa_compile.tuning.database import LatencyKind, Status
 from ofa_compile.tuning.jobs import BuiltJob, TrialResult
@@ -22,8 +27,6 @@ from ofa_compile.tuning.program import CandidateLinker, CandidateProgram, Progra
 
 # An emulator runs some ten million multiply-adds a second.
 _TIMEOUT_S = 120.0
-# LLVM schedules generic code by no core's model.
-_GENERIC = "generic"
 
 
 class EstimateRunner:
@@ -53,7 +56,7 @@ class EstimateRunner:
             msg += " target with an emulator"
             raise MissingDependencyError(msg, hint="apt-get install llvm qemu-user")
         self._emulator, self._mca, self._timeout_s = emulator, mca, timeout_s
-        self._core = _core_name(target, emulator)
+        self._core = core_model(target, emulator)
         self._cycles_per_us = 1e-6 * target.core.frequency_hz
         self._linker = CandidateLinker(target)
         self._thread = ThreadPoolExecutor(1, "ofa-estimate")
@@ -127,11 +130,3 @@ class EstimateRunner:
             msg = f"the emulator cannot run candidates: {how}"
             raise MeasurementError(msg)
         return {**report.failures(), current: TrialResult(status, how)}
-
-
-def _core_name(target: TargetSpec, emulator: list[str]) -> str:
-    """Return the core to estimate for: the target's own, or the one that the emulator plays."""
-    core = str(target.tvm_target.get("mcpu", _GENERIC))
-    if core == _GENERIC and "-cpu" in emulator[:-1]:
-        core = emulator[emulator.index("-cpu") + 1]
-    return core

@@ -60,12 +60,16 @@ def measure_target(
     UserInputError
         If boards are asked for what only this machine can do.
     """
+    if options.estimate:
+        from ofa_compile.workflows.estimating import estimate_target
+
+        return estimate_target(options, progress)
     target = target_in(load_target(options.target), options.precision)
     space = search_space(options.space)
     workspace = options.workspace or default_workspace(target.name)
     if target.is_emulated:
         message = f"this machine cannot run code for '{target.name}', so it cannot time it"
-        hint = "`search` and `compile` estimate instead; or reach a board: runner.kind = 'rpc'"
+        hint = "--estimate counts instructions instead; or reach a board: runner.kind = 'rpc'"
         raise DeviceUnavailableError(message, hint=hint)
 
     on = _measure_here
