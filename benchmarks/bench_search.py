@@ -257,23 +257,28 @@ def limited_problem(accuracy: Any, latency: Any, limit_ms: float) -> SearchProbl
 
 
 def methods(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Compare ways to the best under one limit, at equal evaluations, many and few."""
+    """Compare ways to the best under one limit, at as many evaluations as ours takes."""
+    return compare(options, folder, MANY, many_ways())
+
+
+def few_methods(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Do the same at a hundredth of that, with other libraries, which take long to ask."""
+    return compare(options, folder, FEW, few_ways())
+
+
+def compare(
+    options: argparse.Namespace, folder: Path, count: int, ways: dict[str, Rival]
+) -> dict[str, Any]:
+    """Search in every way under each limit, at equal evaluations."""
     accuracy, phone = authors_accuracy(folder / "ofa"), PhoneTable(folder / "ofa")
     results: dict[str, Any] = {}
     for limit in options.limits or METHOD_LIMITS_MS:
-        for count, ways in ((MANY, many_ways()), (FEW, few_ways())):
-            rows = {}
-            for name, way in ways.items():
-                rows[name] = rival_row(
-                    options,
-                    way,
-                    lambda: limited_problem(accuracy, phone, limit),  # noqa: B023
-                )
-            title = f"{limit:g} ms, {count} evaluations"
-            results[title] = rows
-            say(options, f"\n## Best under {title} (predicted accuracy, %)\n")
-            header = ("method", "seeds", "mean", "worst", "best", "evaluations", "seconds")
-            say(options, table(header, [rival_cells(*item) for item in rows.items()]))
+        say(options, f"\n## Best under {limit:g} ms, {count} evaluations (predicted accuracy, %)\n")
+        rows = results[f"{limit:g} ms"] = {}
+        for name, way in ways.items():
+            problem = partial(limited_problem, accuracy, phone, limit)
+            rows[name] = rival_row(options, way, problem)
+            say(options, " | ".join(map(str, rival_cells(name, rows[name]))))
     return results
 
 
@@ -289,7 +294,7 @@ def many_ways() -> dict[str, Rival]:
 
 
 def few_ways() -> dict[str, Rival]:
-    """Return all ways with a hundredth of that: other libraries take long to ask."""
+    """Return all ways with few evaluations, those of other libraries that are installed too."""
     paper = dataclasses.replace(PAPER_CONFIG, generations=FEW // PAPER_CONFIG.population - 1)
     ways: dict[str, Rival] = {
         "random search": lambda task, rng: random_search(task, rng, FEW),
@@ -327,8 +332,9 @@ def rival_cells(name: str, row: dict[str, Any]) -> tuple[object, ...]:
     """Return the cells of one way's line."""
     values = row["accuracy_percent"]
     return (
-        name, len(values), f"{np.mean(values):.3f}", f"{min(values):.3f}", f"{max(values):.3f}",
-        int(np.median(row["evaluations"])), f"{row['processor_seconds']:.2f}",
+        name, f"{len(values)} seeds", f"mean {np.mean(values):.3f}", f"worst {min(values):.3f}",
+        f"best {max(values):.3f}", f"{int(np.median(row['evaluations']))} evaluations",
+        f"{row['processor_seconds']:.2f} s",
     )  # fmt: skip
 
 
@@ -419,6 +425,7 @@ PARTS = {
     "fronts": fronts,
     "seeds": seed_spread,
     "methods": methods,
+    "few_methods": few_methods,
     "enumerated": enumerated,
 }
 
