@@ -99,9 +99,10 @@ class _Product:
         arrays["y"] = gpu.Array(w.rows * w.out_channels, wide)
         names = list(arrays)
         threads = (config["x"], config["y"], config["slices"])
+        # Rows in x, where a grid may be long: a large batch has more than 65,535 tiles.
         grid = (
-            math.ceil(w.out_channels / (wide * config["columns"] * config["x"])),
             math.ceil(w.rows / (config["rows"] * config["y"])),
+            math.ceil(w.out_channels / (wide * config["columns"] * config["x"])),
             1,
         )
 
@@ -140,8 +141,8 @@ class _Tile:
         self.across = w.out_channels // self.wide  # elements of a row of the output
         self.rows, self.columns = config["rows"], config["columns"]
         self.thread = thread
-        first_row = (block[1] * config["y"] + thread[1]) * self.rows
-        first_column = block[0] * (config["x"] * self.columns) + thread[0]
+        first_row = (block[0] * config["y"] + thread[1]) * self.rows
+        first_column = block[1] * (config["x"] * self.columns) + thread[0]
         self.row = [first_row + i for i in range(self.rows)]
         # Neighbours in x take neighbouring columns, so that they read weights side by side.
         self.column = [first_column + j * config["x"] for j in range(self.columns)]

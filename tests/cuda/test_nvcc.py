@@ -49,6 +49,13 @@ def test_inputs_are_constant_and_do_not_overlap() -> None:
     assert text.count("*__restrict__") == 4
 
 
+def test_a_large_batch_has_a_long_grid() -> None:
+    found = generated(Pointwise(64 * 512 * 512, 24, 72))
+    assert found.grid is not None
+    assert found.grid[0] > 65535
+    assert found.grid[1] < 65535
+
+
 @pytest.mark.usefixtures("real_nvcc")
 def test_vectors_are_read_in_one_instruction(tmp_path: Path) -> None:
     source = generated(Pointwise(196, 96, 64, "hswish", True))
