@@ -51,7 +51,7 @@ def target_in(target: TargetSpec, precision: str) -> TargetSpec:
     if target.arch == "x86_64" and target.tvm_target.get("kind") == "llvm":
         return _in_int8(_with_vnni(target))
     if byte_products(target) == "none":
-        what = "Vulkan" if target.is_vulkan else target.arch
+        what = f"a {target.kind} GPU" if target.is_gpu else target.arch
         msg = f"there are no int8 kernels for {target.name} ({what}), only for x86-64 and aarch64"
         raise TargetSpecError(msg, hint="compile with --precision fp32")
     return _in_int8(target)

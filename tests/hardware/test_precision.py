@@ -43,9 +43,17 @@ def test_x86_without_dot_products_is_refused(name: str) -> None:
         target_in(load_target(name), "int8")
 
 
-@pytest.mark.parametrize("name", ["armv7", "riscv64", "vulkan"])
-def test_families_without_kernels_are_refused(name: str) -> None:
-    with pytest.raises(TargetSpecError, match="there are no int8 kernels for"):
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("armv7", "armv7"),
+        ("riscv64", "riscv64"),
+        ("vulkan", "a vulkan GPU"),
+        ("cuda", "a cuda GPU"),
+    ],
+)
+def test_families_without_kernels_are_refused(name: str, what: str) -> None:
+    with pytest.raises(TargetSpecError, match=rf"no int8 kernels for {name} \({what}\)"):
         target_in(load_target(name), "int8")
 
 
