@@ -132,7 +132,7 @@ class DepthwiseInt8Kernel:
             "epilogue": int8_emit.epilogue_size(w, w.channels),
             "y": (w.batch * w.out_height * w.out_width * w.channels, machine.byte_type),
         }
-        whole = sum(width == GROUP * machine.lanes for _, width in cut.groups)
+        whole = w.channels // (GROUP * machine.lanes)
 
         def body(*arguments):
             *tensors, begin, end = arguments

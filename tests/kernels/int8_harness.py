@@ -1,8 +1,7 @@
-"""Compiles kernels for bytes into a library and calls them on guarded arrays, in this process."""
+"""Compiles kernels for bytes into a program, runs it (natively or emulated) on guarded arrays."""
 
 from __future__ import annotations
 
-import ctypes
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,11 +16,9 @@ from ofa_compile.compiler.int8.scheme import Int8Weight, Quantisation
 from ofa_compile.compiler.kernel_registry import VectorMachine, find_kernel
 from ofa_compile.compiler.workload import DepthwiseInt8, PointwiseInt8, Workload
 from ofa_compile.hardware.target_spec import TargetSpec
-from ofa_compile.hardware.toolchain import find_linker
+from ofa_compile.hardware.toolchain import find_emulator, find_linker
 
 Array = NDArray[Any]
-_GUARD = 64
-_UNTOUCHED = 0xA5
 
 
 @dataclass(frozen=True)
@@ -108,44 +105,101 @@ def run_cases(
     """Run each case with a configuration; tiles are computed in two calls, the last ones first."""
     from ofa_compile.compiler.codegen import compile_object
 
-    machine, functions = VectorMachine.of(target), {}
+    machine, functions, calls, data = VectorMachine.of(target), {}, [], []
     for number, (case, config) in enumerate(cases):
         kernel = find_kernel(case.workload)
         assert kernel is not None
         functions[f"kernel_{number}"] = kernel.build(case.workload, config, machine)
+        packed = kernel.pack(case.workload, config, machine, case.constants)
+        arrays = [_stored(array, machine) for array in case.inputs]
+        arrays += [np.ascontiguousarray(array) for array in packed]
+        data += [array.tobytes() for array in arrays]
+        sizes = [array.nbytes for array in arrays] + [case.expected.nbytes]
+        calls.append((number, sizes, kernel.num_tiles(case.workload, config, machine)))
     (folder / "kernels.o").write_bytes(compile_object(functions, target.tvm_target))
-    compiler = find_linker(target).static_command[:1]
-    command = [*compiler, "-shared", "-o", "kernels.so", "kernels.o"]
+    (folder / "main.c").write_text(_render(calls))
+    compiler = find_linker(target).static_command
+    command = [*compiler, "-std=c11", "-O1", "main.c", "kernels.o", "-o", "program", "-lm"]
     subprocess.run(command, cwd=folder, check=True)
-    library = ctypes.CDLL(str(folder / "kernels.so"))
-    return [
-        _run(getattr(library, f"kernel_{number}"), case, config, machine)
-        for number, (case, config) in enumerate(cases)
-    ]
+    emulator = [] if target.is_native else find_emulator(target) or []
+    command = [*emulator, str(folder / "program")]
+    done = subprocess.run(command, input=b"".join(data), capture_output=True, timeout=300)
+    assert done.returncode == 0, done.stderr.decode()
+    results, position = [], 0
+    for case, _ in cases:
+        part = done.stdout[position : position + case.expected.nbytes]
+        position += case.expected.nbytes
+        results.append(_read(part, case.expected, machine))
+    assert position == len(done.stdout)
+    return results
 
 
-def _run(function: Any, case: Int8Case, config: Any, machine: VectorMachine) -> Array:
-    kernel = find_kernel(case.workload)
-    assert kernel is not None
-    packed = kernel.pack(case.workload, config, machine, case.constants)
-    arrays = [_aligned(np.ascontiguousarray(array)) for array in (*case.inputs, *packed)]
-    output = _aligned(np.zeros(case.expected.nbytes + 2 * _GUARD, np.uint8))
-    output[...] = _UNTOUCHED
-    pointers = [array.ctypes.data for array in arrays] + [output.ctypes.data + _GUARD]
-    tiles = kernel.num_tiles(case.workload, config, machine)
-    for begin, end in ((tiles // 2, tiles), (0, tiles // 2)):
-        function(
-            *(ctypes.c_void_p(p) for p in pointers), ctypes.c_int32(begin), ctypes.c_int32(end)
-        )
-    assert (output[:_GUARD] == _UNTOUCHED).all(), f"{case.workload} wrote before its output"
-    assert (output[-_GUARD:] == _UNTOUCHED).all(), f"{case.workload} wrote behind its output"
-    return output[_GUARD:-_GUARD].view(case.expected.dtype).reshape(case.expected.shape)
+def _stored(array: Array, machine: VectorMachine) -> Array:
+    """Return bytes as maps are stored on the machine."""
+    if array.dtype == np.uint8 and machine.byte_type == "int8":
+        return (array.astype(np.int16) - 128).astype(np.int8)
+    return np.ascontiguousarray(array)
 
 
-def _aligned(array: Array) -> Array:
-    """Copy to an address that is a multiple of 64, with a guard behind it."""
-    memory = np.empty(array.nbytes + 2 * _GUARD, np.uint8)
-    first = -memory.ctypes.data % _GUARD
-    view = memory[first : first + array.nbytes].view(array.dtype).reshape(array.shape)
-    view[...] = array
-    return view
+def _read(data: bytes, like: Array, machine: VectorMachine) -> Array:
+    if like.dtype == np.uint8 and machine.byte_type == "int8":
+        signed = np.frombuffer(data, np.int8).astype(np.int16)
+        return (signed + 128).astype(np.uint8).reshape(like.shape)
+    return np.frombuffer(data, like.dtype).reshape(like.shape)
+
+
+def _render(calls: Sequence[tuple[int, list[int], int]]) -> str:
+    """Write a program that calls the kernels on data from standard input."""
+    lines = [_DRIVER]
+    for number, sizes, _ in calls:
+        pointers = ", ".join(["void *"] * len(sizes))
+        lines.append(f"void kernel_{number}({pointers}, int, int);")
+    lines.append("int main(void) {")
+    for number, sizes, tiles in calls:
+        lines.append("    {")
+        lines += [f"        void *a{i} = take({size});" for i, size in enumerate(sizes[:-1])]
+        last, size = len(sizes) - 1, sizes[-1]
+        lines.append(f"        unsigned char *a{last} = guarded({size});")
+        names = ", ".join(f"a{i}" for i in range(len(sizes)))
+        for begin, end in ((tiles // 2, tiles), (0, tiles // 2)):
+            lines.append(f"        kernel_{number}({names}, {begin}, {end});")
+        lines.append(f"        give(a{last}, {size}, {number});")
+        lines.append("    }")
+    lines += ["    return 0;", "}", ""]
+    return "\n".join(lines)
+
+
+# Arrays end where the memory does that may be read, give or take their alignment.
+_DRIVER = """\
+#define _DEFAULT_SOURCE
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+enum { GUARD = 64, PAGE = 65536, UNTOUCHED = 0xA5 };
+static unsigned char *allocate(size_t size) {
+    size_t span = (size + 2 * GUARD + PAGE - 1) / PAGE * PAGE;
+    unsigned char *memory = mmap(NULL, span + PAGE, PROT_READ | PROT_WRITE,
+                                 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED || mprotect(memory + span, PAGE, PROT_NONE) != 0) exit(2);
+    return memory + (span - size) / GUARD * GUARD;
+}
+static void *take(size_t size) {
+    unsigned char *array = allocate(size);
+    if (fread(array, 1, size, stdin) != size) exit(3);
+    return array;
+}
+static unsigned char *guarded(size_t size) {
+    unsigned char *array = allocate(size + GUARD);
+    memset(array - GUARD, UNTOUCHED, size + 2 * GUARD);
+    return array;
+}
+static void give(const unsigned char *array, size_t size, int number) {
+    for (size_t i = 0; i < GUARD; i++) {
+        if (array[-1 - (long)i] == UNTOUCHED && array[size + i] == UNTOUCHED) continue;
+        fprintf(stderr, "kernel %d wrote outside its output\\n", number);
+        exit(1);
+    }
+    fwrite(array, 1, size, stdout);
+}
+"""

@@ -1,4 +1,4 @@
-"""Kernels for bytes on this machine, at sizes around each tile's edge, against numpy."""
+"""Kernels for bytes on each kind of core, at sizes around each tile's edge, against numpy."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ from ofa_compile.compiler.workload import (
     Quantise,
     ScaleChannelsInt8,
 )
-from ofa_compile.errors import TargetSpecError
+from ofa_compile.errors import MissingDependencyError, TargetSpecError
 from ofa_compile.hardware.precision import target_in
 from ofa_compile.hardware.target_spec import TargetSpec, load_target
+from ofa_compile.hardware.toolchain import find_emulator, find_linker
 from ofa_compile.kernels.depthwise_int8 import channel_groups
 
 ACTIVATIONS = ("none", "relu", "relu6", "hsigmoid", "hswish")
@@ -38,20 +39,28 @@ MAX_STEPS = 1
 Check = Callable[..., None]
 
 
-@pytest.fixture(scope="module")
-def int8_host() -> TargetSpec:
+@pytest.fixture(
+    scope="module",
+    params=["host", *(pytest.param(n, marks=pytest.mark.arm64) for n in ("cortex-a76", "arm64"))],
+)
+def target(request: pytest.FixtureRequest) -> TargetSpec:
+    """Cores with dot products of uint8 and int8, of int8, and without any."""
     try:
-        return target_in(load_target("host"), "int8")
-    except TargetSpecError as err:
+        found = target_in(load_target(request.param), "int8")
+        find_linker(found)
+        if not found.is_native:
+            find_emulator(found)
+    except (TargetSpecError, MissingDependencyError) as err:
         pytest.skip(str(err))
+    return found
 
 
 @pytest.fixture
-def check(int8_host: TargetSpec, tmp_path: Path) -> Check:
+def check(target: TargetSpec, tmp_path: Path) -> Check:
     """Assert that every case is right with its default configuration, or all of them."""
 
     def run(*cases: Int8Case, every_config: bool = False) -> None:
-        machine = VectorMachine.of(int8_host)
+        machine = VectorMachine.of(target)
         pairs: list[tuple[Int8Case, Any]] = []
         for case in cases:
             kernel = find_kernel(case.workload)
@@ -59,7 +68,7 @@ def check(int8_host: TargetSpec, tmp_path: Path) -> Check:
             configs = kernel.configs(case.workload, machine)
             assert configs, f"no kernel for {case.workload}"
             pairs += [(case, config) for config in (configs if every_config else configs[:1])]
-        results = run_cases(pairs, int8_host, tmp_path)
+        results = run_cases(pairs, target, tmp_path)
         for (case, config), actual in zip(pairs, results, strict=True):
             expected = case.expected.astype(np.float64)
             error = np.abs(actual.astype(np.float64) - expected)
