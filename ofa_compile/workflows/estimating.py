@@ -15,7 +15,8 @@ from ofa_compile.measurement.network_cycles import LEFT_OUT, CycleEstimator
 from ofa_compile.options import MeasureOptions, default_workspace
 from ofa_compile.progress import ProgressCallback, no_progress
 from ofa_compile.space import Architecture, SearchSpace, search_space
-from ofa_compile.tuning.choose import Config, tuned_configs
+from ofa_compile.tuning.choose import tuned_configs
+from ofa_compile.tuning.database import Config
 from ofa_compile.workflows.measuring import code_version, wanted_subnets
 
 
