@@ -73,7 +73,7 @@ def build(folder: Path, subnets: dict[str, Architecture]) -> None:
         target = target_in(host, "int8")
         compile_onnx(model, target, place / "int8", calibration=calibration, **options)
         quantise_by_onnx_runtime(model, place, images)
-        logits = quantised_logits(model, calibration, images[:1], Cache())
+        logits = quantised_logits(model, target, calibration, images[:1], Cache())
         np.savez(place / "reference.npz", x=images[:1], logits=logits)
 
 

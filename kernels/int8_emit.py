@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ofa_compile.compiler.int8.epilogue import section_names
+from ofa_compile.compiler.int8.scheme import SIGNED_SHIFT
 from ofa_compile.compiler.kernel_registry import VectorMachine
 from ofa_compile.compiler.tvm_api import Broadcast, Shuffle, const, tvm
 from ofa_compile.kernels import emit
@@ -10,14 +11,12 @@ from ofa_compile.kernels import emit
 GROUP = 4
 """Bytes whose products one instruction adds into one int32."""
 
-# Storing as int8 what other cores store as uint8 moves every byte by this.
-_SIGNED_SHIFT = 128
 _VNNI = {16: "512", 8: "256", 4: "128"}
 
 
 def shift_of(machine: VectorMachine) -> int:
     """Return what is subtracted from a byte's value where it is stored as int8."""
-    return 0 if machine.byte_type == "uint8" else _SIGNED_SHIFT
+    return 0 if machine.byte_type == "uint8" else SIGNED_SHIFT
 
 
 def typed(dtype: str, lanes: int) -> str:

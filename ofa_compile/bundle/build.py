@@ -160,7 +160,9 @@ def build_bundle(
         if calibration is not None:
             quantisation = {"layers": compiled.layers, "calibration": calibration.what}
             if reference is not None:
-                reference, change = quantised_reference(onnx_path, calibration, reference, cache)
+                reference, change = quantised_reference(
+                    onnx_path, target, calibration, reference, cache
+                )
                 quantisation |= change
             manifest = dataclasses.replace(manifest, quantisation=quantisation)
         _write_files(staging, onnx_path, manifest)

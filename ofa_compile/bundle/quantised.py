@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ofa_compile.bundle.verify import Reference
 from ofa_compile.cache import Cache
+from ofa_compile.hardware.target_spec import TargetSpec
 
 if TYPE_CHECKING:
     from ofa_compile.compiler.int8.prepare import Calibration
@@ -22,7 +23,11 @@ TOLERANCE = 0.02
 
 
 def quantised_reference(
-    onnx_path: Path, calibration: Calibration, reference: Reference, cache: Cache | None
+    onnx_path: Path,
+    target: TargetSpec,
+    calibration: Calibration,
+    reference: Reference,
+    cache: Cache | None,
 ) -> tuple[Reference, dict[str, Any]]:
     """Compute what the quantised network should give on the inputs of a float reference.
 
@@ -34,7 +39,7 @@ def quantised_reference(
     """
     from ofa_compile.compiler.int8.prepare import quantised_logits
 
-    logits = quantised_logits(onnx_path, calibration, reference.inputs, cache or Cache())
+    logits = quantised_logits(onnx_path, target, calibration, reference.inputs, cache or Cache())
     changed = dataclasses.replace(reference, logits=logits, tolerance=TOLERANCE)
     return changed, logit_change(reference.logits, logits)
 

@@ -161,5 +161,5 @@ def build_subnet(
     if calibration is None:
         expected = compute_logits(subnet, inputs)
     else:
-        expected = quantised_logits(path, calibration, inputs, cache or Cache())
+        expected = quantised_logits(path, target, calibration, inputs, cache or Cache())
     return BuiltSubnet(compiled.executable, inputs, expected)

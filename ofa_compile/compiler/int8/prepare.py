@@ -17,8 +17,10 @@ from ofa_compile.cache import Cache, digest
 from ofa_compile.compiler.graph import Graph
 from ofa_compile.compiler.int8.quantise import QuantisedGraph, quantise
 from ofa_compile.compiler.int8.ranges import Range, observe_ranges
+from ofa_compile.compiler.int8.scheme import SIGNED_SHIFT
 from ofa_compile.compiler.objects import code_fingerprint
 from ofa_compile.compiler.onnx_file import onnx_identity
+from ofa_compile.hardware.precision import byte_products
 from ofa_compile.hardware.target_spec import TargetSpec
 
 logger = logging.getLogger(__name__)
@@ -91,20 +93,25 @@ def quantised_graph(onnx_path: Path, calibration: Calibration, cache: Cache) -> 
 
 
 def quantised_logits(
-    onnx_path: Path, calibration: Calibration, inputs: NDArray[np.float32], cache: Cache
+    onnx_path: Path,
+    target: TargetSpec,
+    calibration: Calibration,
+    inputs: NDArray[np.float32],
+    cache: Cache,
 ) -> NDArray[np.float32]:
-    """Return what the quantised network computes, from the cache if it was asked before."""
+    """Return what a quantised network computes on a target, from the cache if asked before."""
     from ofa_compile.compiler.int8.reference import compute_quantised
 
     data = hashlib.sha256(np.ascontiguousarray(inputs).tobytes()).hexdigest()
     identity = onnx_identity(onnx_path)
-    key = digest(identity, calibration.identity, code_fingerprint(), data, "logits")
+    shift = 0 if byte_products(target) == "vnni" else SIGNED_SHIFT
+    key = digest(identity, calibration.identity, code_fingerprint(), data, f"logits {shift}")
     stored = _load_arrays(cache, key)
     if stored is not None:
         return stored["logits"]
     quantised = quantised_graph(onnx_path, calibration, cache)
     batches = range(0, len(inputs), _IMAGES_AT_ONCE)
-    parts = [compute_quantised(quantised, inputs[i : i + _IMAGES_AT_ONCE]) for i in batches]
+    parts = [compute_quantised(quantised, inputs[i : i + _IMAGES_AT_ONCE], shift) for i in batches]
     logits = np.concatenate(parts)
     cache.put(_NAMESPACE, key, _pack({"logits": logits}))
     return logits

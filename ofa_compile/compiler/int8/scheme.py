@@ -13,6 +13,8 @@ Doubles = NDArray[np.float64]
 Bytes = NDArray[np.uint8]
 
 LEVELS = 255
+# Storing as int8 what other cores store as uint8 moves every byte by this.
+SIGNED_SHIFT = 128
 MAX_WEIGHT = 127
 # A channel that never moves has no scale of its own; any does that keeps the others' numbers sane.
 _SMALLEST_SHARE = 1e-6

@@ -40,7 +40,7 @@ def test_the_binary_is_the_reference(
         "pointwise_int8", "depthwise_int8", "global_pool_int8", "scale_channels_int8", "quantise",
     }  # fmt: skip
     x = 1.5 * rng.standard_normal((5, 3, 12, 12), dtype=np.float32)  # beyond what was calibrated
-    expected = quantised_logits(path, calibration, x, cache)
+    expected = quantised_logits(path, int8_host, calibration, x, cache)
     with NativeLibrary(compiled.library, "ofa_subnet_") as library:
         for threads in (1, 2):
             library.set_threads(threads)
@@ -56,7 +56,7 @@ def test_ranges_are_observed_once(int8_host: TargetSpec, images: Images, tmp_pat
         return images
 
     calibration = Calibration("some images", "images", load)
-    quantised_logits(path, calibration, images[:2], cache)
+    quantised_logits(path, int8_host, calibration, images[:2], cache)
     compile_onnx(path, int8_host, tmp_path / "out", cache=cache, calibration=calibration)
     assert len(calls) == 1
     other = Calibration("other images", "images", load)

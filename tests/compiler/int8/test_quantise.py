@@ -68,6 +68,12 @@ def test_the_quantised_network_is_near_the_float_one(graph: Graph, images: Image
     assert 0.001 < change < 0.05
 
 
+def test_bytes_stored_as_int8_mean_the_same(graph: Graph, images: Images) -> None:
+    quantised = quantise(graph, observe_ranges(graph, images))
+    plain, shifted = (compute_quantised(quantised, images, shift) for shift in (0, 128))
+    assert np.abs(plain - shifted).max() < 0.02 * np.abs(plain).max()
+
+
 def test_layers_can_stay_in_float(graph: Graph, images: Images) -> None:
     ranges = observe_ranges(graph, images)
     layers = [node.output.id for node in graph.nodes if can_be_int8(node)]
