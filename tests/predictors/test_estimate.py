@@ -64,7 +64,7 @@ def test_outside_the_space_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("name", list_targets())
-def test_every_cpu_target_gives_plausible_times(name: str) -> None:
+def test_every_target_gives_plausible_times(name: str) -> None:
     target = load_target(name)
     architecture = search_space("ofa_mbv3_d234_e346_k357_w1.0").smallest(224)
-    assert 0.5 < LatencyEstimator(target).estimate([architecture])[0] < 500
+    assert 0.05 < LatencyEstimator(target).estimate([architecture])[0] < 500

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from ofa_compile.errors import DataError
+from ofa_compile.training.augmentation import pad_crop
 from ofa_compile.training.data import (
-    augment,
     load_images,
     normalize,
     resize,
@@ -119,7 +119,7 @@ def test_normalize_and_resize() -> None:
 
 def test_augment_shifts_and_flips_only(rng: np.random.Generator) -> None:
     images = rng.integers(0, 256, (64, 12, 12, 3), dtype=np.uint8)
-    out = augment(images, rng, padding=2)
+    out = pad_crop(images, rng, padding=2)
     assert out.shape == images.shape
     assert out.dtype == np.uint8
     padded = np.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)), mode="reflect")
