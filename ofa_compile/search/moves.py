@@ -122,16 +122,22 @@ class _Steps:
 
     def triples(self, pairs: NDArray[np.int64], count: int) -> NDArray[np.int64]:
         """Return the most promising extensions of pairs, the best first, of shape (n, 3)."""
+        if not count:
+            return np.empty((0, 3), dtype=np.int64)
         allowed = self.are_compatible[pairs[:, 0]] & self.are_compatible[pairs[:, 1]]
         pair, third = np.nonzero(allowed)
         # The same three come from each of their pairs that is listed.
-        triples = np.unique(np.sort(np.c_[pairs[pair], third], axis=1), axis=0)
-        return self._best(triples, count)
+        triples = np.sort(np.c_[pairs[pair], third], axis=1)
+        # By one number each: comparing rows takes ten times as long.
+        size = len(self.are_compatible)
+        _, first = np.unique(triples @ np.array([size * size, size, 1]), return_index=True)
+        return self._best(triples[first], count)
 
     def _best(self, sets: NDArray[np.int64], count: int) -> NDArray[np.int64]:
         if not count or not len(sets):
             return sets[:0]
-        promised = self.merit(self.base + self.effects[sets].sum(axis=1))
+        # Column by column: a sum along an axis of two or three takes five times as long.
+        promised = self.merit(sum((self.effects[column] for column in sets.T), self.base))
         best = np.argpartition(promised, min(count, len(promised) - 1))[:count]
         return sets[best[np.argsort(promised[best], kind="stable")]]
 
