@@ -18,8 +18,8 @@ from ofa_compile.hardware.toolchain import find_emulator, find_linker
 # Every core gets a run of its own instruction selection; the two that are slow in QEMU are enough
 # to keep among the quick tests, since they differ most from the rest.
 QUICK = {"armv7", "riscv64"}
-# A WebAssembly engine has no pages to guard buffers with and checks the types of indirect calls, both
-# of which the driver relies on: its kernels are tested in whole bundles (test_other_platforms.py).
+# A WebAssembly engine has no pages to guard buffers with and checks the types of indirect calls,
+# and the driver relies on both: its kernels are tested in whole bundles (test_other_platforms.py).
 NAMES = [
     pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow])
     for name, target in ((name, load_target(name)) for name in list_targets())
