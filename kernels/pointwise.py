@@ -16,7 +16,9 @@ Source
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -195,7 +197,8 @@ class PointwiseKernel:
             tensors = (x, residual[0] if residual else None, weight, bias, y)
             with emit.tiles(begin, end) as tile:
                 fetch_line = _line_fetcher(fetch, tile * workload.in_channels)
-                _emit_groups(workload, machine, blocks, tile, (*tensors, fetch_line))
+                emit_tile = partial(_emit_tile, workload, machine, (*tensors, fetch_line))
+                at_tile(blocks, tile, emit_tile)
 
         return emit.define(sizes, body, fetches=fetches)
 
@@ -219,24 +222,25 @@ def _line_fetcher(fetch, first):
     return lambda k: fetch.line(first + k)
 
 
-def _emit_groups(workload, machine, blocks, tile, tensors) -> None:
+def at_tile(blocks: list[Block], tile, emit_tile: Callable) -> None:
+    """Emit `emit_tile(block, rows, row, column)` for the tile of that number over all blocks."""
     head, *rest = blocks
     if not rest:
-        _emit_group(workload, machine, head, tile, tensors)
+        _at_tile_of_block(head, tile, emit_tile)
         return
     emit.branch(
         tile < head.num_tiles,
-        lambda: _emit_group(workload, machine, head, tile, tensors),
-        lambda: _emit_groups(workload, machine, rest, tile - head.num_tiles, tensors),
+        lambda: _at_tile_of_block(head, tile, emit_tile),
+        lambda: at_tile(rest, tile - head.num_tiles, emit_tile),
     )
 
 
-def _emit_group(workload, machine, block: Block, tile, tensors) -> None:
+def _at_tile_of_block(block: Block, tile, emit_tile: Callable) -> None:
     column = block.first_column + (tile // block.row_tiles) * block.width
     row = (tile % block.row_tiles) * block.rows
 
     def with_rows(rows: int) -> None:
-        _emit_tile(workload, machine, block, rows, row, column, tensors)
+        emit_tile(block, rows, row, column)
 
     if block.last_rows == block.rows:
         with_rows(block.rows)
@@ -245,7 +249,7 @@ def _emit_group(workload, machine, block: Block, tile, tensors) -> None:
     emit.branch(is_whole, lambda: with_rows(block.rows), lambda: with_rows(block.last_rows))
 
 
-def _emit_tile(workload, machine, block: Block, rows, row, column, tensors) -> None:
+def _emit_tile(workload, machine, tensors, block: Block, rows, row, column) -> None:
     x, residual, weight, bias, y, fetch_line = tensors
     depth, width = workload.in_channels, block.width
     accumulators = emit.local(rows * width)

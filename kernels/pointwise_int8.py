@@ -11,6 +11,7 @@ Packing
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 
@@ -18,7 +19,13 @@ from ofa_compile.compiler.int8.epilogue import make_epilogue
 from ofa_compile.compiler.kernel_registry import VectorMachine, register
 from ofa_compile.compiler.workload import Pointwise, PointwiseInt8
 from ofa_compile.kernels import emit, int8_emit
-from ofa_compile.kernels.pointwise import VECTORS_FOR_ONE_ROW, Block, plan_blocks, rows_that_fit
+from ofa_compile.kernels.pointwise import (
+    VECTORS_FOR_ONE_ROW,
+    Block,
+    at_tile,
+    plan_blocks,
+    rows_that_fit,
+)
 
 # Issue slots that turning one vector of sums into bytes takes, whatever its length.
 _EPILOGUE_SLOTS = 8.0
@@ -99,38 +106,12 @@ class PointwiseInt8Kernel:
             x, *residual, weight, epilogue, y = buffers
             tensors = (x, residual[0] if residual else None, weight, epilogue, y)
             with emit.tiles(begin, end) as tile:
-                _emit_groups(workload, machine, blocks, tile, tensors)
+                at_tile(blocks, tile, partial(_emit_tile, workload, machine, tensors))
 
         return emit.define(sizes, body)
 
 
-def _emit_groups(workload, machine, blocks, tile, tensors) -> None:
-    head, *rest = blocks
-    if not rest:
-        _emit_group(workload, machine, head, tile, tensors)
-        return
-    emit.branch(
-        tile < head.num_tiles,
-        lambda: _emit_group(workload, machine, head, tile, tensors),
-        lambda: _emit_groups(workload, machine, rest, tile - head.num_tiles, tensors),
-    )
-
-
-def _emit_group(workload, machine, block: Block, tile, tensors) -> None:
-    column = block.first_column + (tile // block.row_tiles) * block.width
-    row = (tile % block.row_tiles) * block.rows
-
-    def with_rows(rows: int) -> None:
-        _emit_tile(workload, machine, block, rows, row, column, tensors)
-
-    if block.last_rows == block.rows:
-        with_rows(block.rows)
-        return
-    is_whole = tile % block.row_tiles < block.row_tiles - 1
-    emit.branch(is_whole, lambda: with_rows(block.rows), lambda: with_rows(block.last_rows))
-
-
-def _emit_tile(w: PointwiseInt8, machine, block: Block, rows, row, column, tensors) -> None:
+def _emit_tile(w: PointwiseInt8, machine, tensors, block: Block, rows, row, column) -> None:
     x, residual, weight, epilogue, y = tensors
     steps, width = w.in_channels // int8_emit.GROUP, block.width
     sums = emit.local(rows * width, "int32")
