@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 from bench_runtimes import interleave
-from common import finish, parser, say, table
+from common import finish, parser, say, summary_of, table
 from peers import OnnxRuntime
 from runtimes import Ours, Runtime
 from subnets import fixed, sampled
@@ -178,12 +178,7 @@ def summarize(results: dict[str, Any]) -> dict[str, Any]:
             )
             for subnet, figures in results.items()
         }
-        worst = min(ratios, key=ratios.__getitem__)
-        mean = float(np.exp(np.mean(np.log(list(ratios.values())))))
-        summary[label] = {
-            "geometric_mean": round(mean, 3),
-            "worst": [worst, round(ratios[worst], 3)],
-        }
+        summary[label] = summary_of(ratios)
     return summary
 
 

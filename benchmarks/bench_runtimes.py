@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import data_folder, finish, parser, say, table
+from common import data_folder, finish, parser, say, summary_of, table
 from numpy.typing import NDArray
 from peers import PEERS
 from runtimes import Ours, Runtime, Tensor
@@ -266,11 +266,7 @@ def summarize(results: dict[str, Any]) -> dict[str, Any]:
         others = [r for n, r in figures["runtimes"].items() if n != Ours.name]
         if others:
             ratios[name] = min(r["speedup_median"] for r in others)
-    if not ratios:
-        return {}
-    worst = min(ratios, key=ratios.__getitem__)
-    mean = float(np.exp(np.mean(np.log(list(ratios.values())))))
-    return {"geometric_mean": round(mean, 3), "worst": [worst, round(ratios[worst], 3)]}
+    return summary_of(ratios) if ratios else {}
 
 
 if __name__ == "__main__":

@@ -8,10 +8,11 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from statistics import geometric_mean
 from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -86,6 +87,13 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     lines += ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]
     return "\n".join(lines)
+
+
+def summary_of(ratios: Mapping[str, float]) -> dict[str, Any]:
+    """Return the geometric mean of the subnets' ratios, and which is the worst."""
+    worst = min(ratios, key=ratios.__getitem__)
+    mean = geometric_mean(ratios.values())
+    return {"geometric_mean": round(mean, 3), "worst": [worst, round(ratios[worst], 3)]}
 
 
 def _cpu_model() -> str:
