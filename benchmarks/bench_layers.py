@@ -203,7 +203,7 @@ def main() -> None:
         options.subnet, options.rounds = "small", 3
     if hasattr(os, "sched_setaffinity") and options.threads == 1:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    peak = FmaPeak(load_target(options.target))
+    peak = FmaPeak.of_target(load_target(options.target))
     for name, architecture in architectures(options):
         with tempfile.TemporaryDirectory(prefix="ofa-compile-layers-") as folder:
             network = build(architecture, options.target, Path(folder))

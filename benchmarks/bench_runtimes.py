@@ -4,7 +4,8 @@ By default two subnets of ofa_mbv3_d234_e346_k357_w1.0 at 224 pixels: `small` (e
 smallest, 121 M MACs) and `mid` (mixed kernel sizes and expand ratios, 247 M MACs); with --all also
 the authors' 22 published subnets (from --data) and 12 random ones. Weights are random. Outputs are
 compared before anything is timed. Each round gives every runtime one turn, so a busy moment hits
-all of them; what counts is the median of the rounds' ratios.
+all of them; what counts is the median of the rounds' ratios. The multiply-add peak is measured
+between the turns: disturbed turns are taken again, and ours is shown as a share of it.
 
     python benchmarks/bench_runtimes.py [--quick] [--json] [--threads N] [--all --data FOLDER]
     python benchmarks/bench_runtimes.py --build FOLDER [--tvm] [--tvm-trials N]     # here
@@ -26,7 +27,8 @@ from typing import Any
 
 import numpy as np
 from common import data_folder, finish, parser, say, summary_of, table
-from numpy.typing import NDArray
+from fma_peak import FmaPeak, build_peak
+from interleaved import Turns, interleave
 from peers import PEERS
 from runtimes import Ours, Runtime, Tensor
 from subnets import fixed, published, sampled
@@ -35,8 +37,8 @@ from ofa_compile.space import Architecture, macs
 
 # Ours must meet the product's own tolerance; peers may use other algorithms and are only shown.
 TOLERANCE = 1e-4
-TURN_MS = 60.0
 NUM_RANDOM = 12
+PEAK = "peak.so"
 
 
 def architectures(options: argparse.Namespace) -> dict[str, Architecture]:
@@ -62,6 +64,8 @@ def build(folder: Path, subnets: dict[str, Architecture], *, for_torch: bool = F
 
     target = load_target("host")
     tuned = tuned_configs(target, default_workspace(target.name))
+    folder.mkdir(parents=True, exist_ok=True)
+    build_peak(target, folder / PEAK)
     for space in sorted({architecture.space for architecture in subnets.values()}):
         supernet = load_supernet(None, space=space)
         for name, architecture in subnets.items():
@@ -123,7 +127,9 @@ def reference(folder: Path) -> tuple[Tensor, Tensor]:
         return stored["x"], stored["logits"]
 
 
-def compare(name: str, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+def compare(
+    folder: Path, architecture: Architecture, peak: FmaPeak, options: argparse.Namespace
+) -> dict[str, Any]:
     """Check and time one subnet in every runtime."""
     x, expected = reference(folder)
     runtimes = [Ours(folder, x, options.threads), *load_peers(folder, x, options)]
@@ -133,47 +139,40 @@ def compare(name: str, folder: Path, options: argparse.Namespace) -> dict[str, A
         for item in runtimes
     }
     if errors[Ours.name] > TOLERANCE:
-        message = (
-            f"{name}: ours differs from PyTorch by {errors[Ours.name]:.1e} of the largest logit"
-        )
+        message = f"{folder.name}: error {errors[Ours.name]:.1e} of the largest logit"
         raise SystemExit(message)
-    times = interleave(runtimes, 5 if options.quick else options.rounds)
-    ours = times[Ours.name]
-    result = {}
-    for item in runtimes:
-        ratios = times[item.name] / ours
-        low, high = np.quantile(ratios, [0.16, 0.84])
-        result[item.name] = {
-            "error": errors[item.name],
-            "best_ms": float(times[item.name].min()),
-            "median_ms": float(np.median(times[item.name])),
-            "speedup_median": float(np.median(ratios)),
-            "speedup_16_percent": float(low),
-            "speedup_84_percent": float(high),
-            "rounds_ms": times[item.name].round(5).tolist(),
-        }
-    return {"runtimes": result, "load_average": round(os.getloadavg()[0], 2)}
+    turns = interleave(runtimes, peak, 5 if options.quick else options.rounds, options.threads)
+    count, peaks = macs(architecture), turns.peaks[Ours.name]
+    return {
+        "macs": count,
+        "resolution": architecture.resolution,
+        "peak_gflops": round(float(np.median(peaks)), 1),
+        "share_of_peak": round(float(np.median(2 * count / turns.ms[Ours.name] / 1e6 / peaks)), 3),
+        "runtimes": {item: figures_of(item, turns) | {"error": errors[item]} for item in turns.ms},
+        "turns_retaken": turns.retaken,
+        "load_average": round(os.getloadavg()[0], 2),
+    }
 
 
-def interleave(runtimes: list[Runtime], rounds: int) -> dict[str, NDArray[np.float64]]:
-    """Give every runtime one turn per round; return the median of each turn, of shape (rounds,)."""
-    repeats = {}
-    for item in runtimes:
-        item.time(5)
-        repeats[item.name] = max(3, int(TURN_MS / np.median(item.time(5))))
-    times: dict[str, list[float]] = {item.name: [] for item in runtimes}
-    for number in range(rounds):
-        # Every second round runs backwards: nobody always follows the same neighbour.
-        for item in runtimes if number % 2 == 0 else reversed(runtimes):
-            item.time(1)
-            times[item.name].append(float(np.median(item.time(repeats[item.name]))))
-    return {name: np.array(values) for name, values in times.items()}
+def figures_of(name: str, turns: Turns) -> dict[str, Any]:
+    """Return one runtime's times, and by how much ours is faster."""
+    ratios = turns.ms[name] / turns.ms[Ours.name]
+    low, high = np.quantile(ratios, [0.16, 0.84])
+    return {
+        "best_ms": float(turns.ms[name].min()),
+        "median_ms": float(np.median(turns.ms[name])),
+        "speedup_median": float(np.median(ratios)),
+        "speedup_16_percent": float(low),
+        "speedup_84_percent": float(high),
+        "rounds_ms": turns.ms[name].round(5).tolist(),
+    }
 
 
 def report(name: str, figures: dict[str, Any], options: argparse.Namespace) -> None:
     """Print one subnet's table."""
     millions, size = figures["macs"] / 1e6, figures["resolution"]
-    say(options, f"\n## {name}: {millions:.0f} M MACs, {size} px\n")
+    share = f"ours at {figures['share_of_peak']:.0%} of {figures['peak_gflops']:.0f} GFLOP/s"
+    say(options, f"\n## {name}: {millions:.0f} M MACs, {size} px, {share}\n")
     rows = [
         (
             runtime, f"{r['best_ms']:.3f}", f"{r['median_ms']:.3f}", f"{r['speedup_median']:.2f}x",
@@ -238,12 +237,11 @@ def main() -> None:
         if options.prepare:
             prepare(folder, subnets, options)
             return
+        peak = FmaPeak(folder / PEAK)
         results = earlier(options)
         left = [name for name in subnets if name not in results][: options.at_most]
         for name in left:
-            architecture = subnets[name]
-            facts = {"macs": macs(architecture), "resolution": architecture.resolution}
-            results[name] = facts | compare(name, folder / name, options)
+            results[name] = compare(folder / name, subnets[name], peak, options)
             report(name, results[name], options)
     summary = summarize(results)
     say(options, f"\nagainst the best other runtime: {summary}")

@@ -135,6 +135,8 @@ def fronts(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 def command(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Time the whole command, start-up included, for the front of the full space."""
+    latency = host_latency(options)
+    given = ["--latency-predictor", str(options.host_predictor)] if options.host_predictor else []
     runs = []
     with tempfile.TemporaryDirectory(prefix="ofa-compile-search-") as scratch:
         predictor = Path(scratch) / "accuracy.safetensors"
@@ -142,6 +144,7 @@ def command(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         words = [
             sys.executable, "-m", "ofa_compile", "search", "--target", "host", "--space", SPACE,
             "--accuracy-predictor", str(predictor), "--workspace", scratch, "--json", "--quiet",
+            *given,
         ]  # fmt: skip
         for seed in range(1 if options.quick else 5):
             started = time.monotonic()
@@ -159,7 +162,7 @@ def command(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
                 }
             )
     rates = [run["num_evaluated"] / run["search_seconds"] for run in runs]
-    say(options, "\n## The whole command, start-up included (latency: estimate)\n")
+    say(options, f"\n## The whole command, start-up included (latency: {latency.kind})\n")
     header = ("seconds (median)", "slowest", "points", "candidates", "candidates/s")
     cells = (
         f"{np.median([run['seconds'] for run in runs]):.2f}",
@@ -169,7 +172,7 @@ def command(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         f"{np.median(rates):.0f}",
     )
     say(options, table(header, [cells]))
-    return {"runs": runs}
+    return {f"host ({latency.kind})": {"runs": runs}}
 
 
 def front(options: argparse.Namespace, accuracy: Any, latency: Any, name: str) -> dict[str, Any]:
@@ -415,8 +418,8 @@ class _OfPart:
 
 
 def seeds(options: argparse.Namespace) -> range:
-    """Return the seeds to repeat with."""
-    return range(2 if options.quick else 10)
+    """Return the seeds to repeat with, from --seed on."""
+    return range(options.seed, options.seed + (2 if options.quick else 10))
 
 
 PARTS = {

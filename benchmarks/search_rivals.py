@@ -15,8 +15,6 @@ from ofa_compile.search.problem import SearchProblem
 
 # Regularised evolution as Real et al. (2019) describe it, with their population and sample.
 _POPULATION, _SAMPLE = 100, 25
-# Children per step: one in the original; as many as this cost one step no quality that shows.
-_BATCH = 20
 _CHUNK = 5000
 
 
@@ -40,17 +38,17 @@ def regularised_evolution(problem: SearchProblem, rng: np.random.Generator, coun
     best = values[violations == 0, 0].min(initial=np.inf)
     # Violations outweigh any accuracy, so that infeasible members lose every tournament.
     fitness = values[:, 0] + 10 * violations
-    while problem.num_evaluated + _BATCH <= count:
-        entrants = rng.integers(0, _POPULATION, (_BATCH, _SAMPLE))
-        parents = entrants[np.arange(_BATCH), fitness[entrants].argmin(axis=1)]
-        children = rows[parents].copy()
-        fresh = problem.sample(rng, _BATCH)
-        gene = rng.integers(0, rows.shape[1], _BATCH)
-        children[np.arange(_BATCH), gene] = fresh[np.arange(_BATCH), gene]
-        values, violations = _score(problem, children)
-        best = min(best, values[violations == 0, 0].min(initial=np.inf))
-        rows = np.concatenate([rows[_BATCH:], children])
-        fitness = np.concatenate([fitness[_BATCH:], values[:, 0] + 10 * violations])
+    oldest = 0
+    while problem.num_evaluated < count:
+        entrants = rng.integers(0, _POPULATION, _SAMPLE)
+        child = rows[entrants[fitness[entrants].argmin()], None].copy()
+        gene = rng.integers(0, rows.shape[1])
+        child[0, gene] = problem.sample(rng, 1)[0, gene]
+        values, violations = _score(problem, child)
+        if violations[0] == 0:
+            best = min(best, values[0, 0])
+        rows[oldest], fitness[oldest] = child[0], values[0, 0] + 10 * violations[0]
+        oldest = (oldest + 1) % _POPULATION
     return -float(best)
 
 
