@@ -13,28 +13,9 @@ import typer
 from typer.core import TyperGroup
 
 import ofa_compile
-from ofa_compile.cli import (
-    cache,
-    compile,
-    device,
-    doctor,
-    evaluate,
-    export,
-    finetune,
-    fit_accuracy,
-    fit_latency,
-    measure,
-    report,
-    run,
-    search,
-    supernet,
-    targets,
-    train,
-    tune,
-)
+from ofa_compile.cli.command_table import COMMANDS, DEFAULT_COMMAND, load_command
 from ofa_compile.errors import OfaCompileError, UserInputError
 
-_DEFAULT_COMMAND = "compile"
 _ROOT_OPTIONS = ("--help", "-h", "--version", "--debug")
 _INTERRUPTED = 130
 # The user's disk or permissions, not a fault of ours.
@@ -45,34 +26,15 @@ class _Interrupted(Exception):
     """Ctrl-C; a class of our own, since click would turn KeyboardInterrupt into exit 1."""
 
 
-class _DefaultActionGroup(TyperGroup):
-    """Options without a command belong to `compile`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put `compile` in front of options that the root does not know; no words mean help."""
-        if not args:
-            args = ["--help"]
-        elif args[0].startswith("-") and args[0] not in _ROOT_OPTIONS:
-            args = [_DEFAULT_COMMAND, *args]
-        return super().parse_args(ctx, args)
+class _InterruptibleGroup(TyperGroup):
+    """Tells Ctrl-C from failures."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command, keeping Ctrl-C apart."""
+        """Run the command."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as err:
             raise _Interrupted from err
-
-
-app = typer.Typer(
-    cls=_DefaultActionGroup,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    add_completion=False,
-    context_settings={"help_option_names": ["--help", "-h"]},
-    epilog="Without a command the options are those of `compile`: "
-    "ofa-compile --target arm64 --max-latency-ms 20",
-)
 
 
 def _show_version(value: bool) -> None:
@@ -81,7 +43,6 @@ def _show_version(value: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def root(
     version: Annotated[
         bool,
@@ -94,37 +55,44 @@ def root(
     """Turn a Once-for-All supernet into a small verified binary for a piece of hardware."""
 
 
-app.command(
-    "compile",
-    epilog=compile.EPILOG,
-    context_settings={"allow_extra_args": True},
-)(compile.compile_command)
-for _name, _module, _command in (
-    ("export", export, export.export_command),
-    ("search", search, search.search_command),
-    ("tune", tune, tune.tune_command),
-    ("measure", measure, measure.measure_command),
-    ("report", report, report.report_command),
-    ("fit-latency", fit_latency, fit_latency.fit_latency_command),
-    ("fit-accuracy", fit_accuracy, fit_accuracy.fit_accuracy_command),
-    ("train", train, train.train_command),
-    ("evaluate", evaluate, evaluate.evaluate_command),
-    ("finetune", finetune, finetune.finetune_command),
-    ("run", run, run.run_command),
-    ("doctor", doctor, doctor.doctor_command),
-):
-    app.command(_name, epilog=_module.EPILOG)(_command)
-app.add_typer(targets.app, name="targets")
-app.add_typer(device.app, name="device")
-app.add_typer(supernet.app, name="supernet")
-app.add_typer(cache.app, name="cache")
+def make_app(commands: Sequence[str] = COMMANDS) -> typer.Typer:
+    """Build the command line with the commands given."""
+    app = typer.Typer(
+        cls=_InterruptibleGroup,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        add_completion=False,
+        context_settings={"help_option_names": ["--help", "-h"]},
+        epilog="Without a command the options are those of `compile`: "
+        "ofa-compile --target arm64 --max-latency-ms 20",
+    )
+    app.callback()(root)
+    for name in commands:
+        module = load_command(name)
+        if hasattr(module, "app"):
+            app.add_typer(module.app, name=name)
+            continue
+        # `compile` says itself what is wrong with words that are no options.
+        settings = {"allow_extra_args": name == DEFAULT_COMMAND}
+        command = getattr(module, f"{name.replace('-', '_')}_command")
+        app.command(name, epilog=module.EPILOG, context_settings=settings)(command)
+    return app
+
+
+def _with_command(arguments: Sequence[str]) -> list[str]:
+    """Put `compile` in front of options that the root does not know; no words mean help."""
+    words = [word for word in arguments if word != "--debug"] or ["--help"]
+    is_default = words[0].startswith("-") and words[0] not in _ROOT_OPTIONS
+    return [DEFAULT_COMMAND, *words] if is_default else words
 
 
 def run_app(arguments: Sequence[str]) -> int:
     """Run the command line and return its exit code, reporting errors on stderr."""
     debug = "--debug" in arguments
+    words = _with_command(arguments)
     try:
-        app(args=[a for a in arguments if a != "--debug"], prog_name="ofa-compile")
+        app = make_app(words[:1] if words[0] in COMMANDS else COMMANDS)
+        app(args=words, prog_name="ofa-compile")
     except SystemExit as stop:
         return _flushed(stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1)
     except _Interrupted:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ofa_compile.cli import common_options as opt
+from ofa_compile.cli.command_table import COMMANDS
 from ofa_compile.cli.render import Output, percent
 from ofa_compile.errors import UserInputError
 from ofa_compile.options import DEFAULT_OUTPUT, DEFAULT_SUPERNET, CompileOptions
@@ -98,8 +99,7 @@ def _refuse_leftovers(ctx: typer.Context) -> None:
     if not ctx.args:
         return
     word = ctx.args[0]
-    group = ctx.parent.command if ctx.parent else None
-    if word in getattr(group, "commands", {}):
+    if word in COMMANDS:
         message = f"options of the default action stand before the command '{word}'"
         raise UserInputError(message, hint=f"put the command first: ofa-compile {word} ...")
     message = f"unexpected argument '{word}'"

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import functools
-import io
 import json
 import logging
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ofa_compile.cache import Cache, digest
+from ofa_compile.compiler.link import NAMESPACE as NETWORKS
 from ofa_compile.compiler.link import Linker, runtime_of
 from ofa_compile.compiler.objects import GPU_NAMESPACE, NAMESPACE, code_fingerprint
 from ofa_compile.compiler.onnx_file import onnx_identity
@@ -78,10 +75,9 @@ class CompiledNetwork:
 class _Prepared:
     """A network ready to link."""
 
-    c_source: str
-    weights: bytes
+    network: Path
+    kernels: list[Path]
     facts: dict[str, Any]
-    objects: list[Path]
     misses: int
 
 
@@ -147,24 +143,17 @@ def compile_onnx(
     runtime = runtime_of(target.kind, target.platform)
     linker = Linker(find_linker(target), cache, runtime, keep_symbols=keep_symbols)
     source = digest(identity, target.fingerprint, code_fingerprint())
-    key = digest(source, json.dumps(tuned or {}, sort_keys=True))
+    key = digest(source, json.dumps(tuned or {}, sort_keys=True), linker.identity)
     prepared = _load(cache, key, GPU_NAMESPACE if target.is_gpu else NAMESPACE)
     if prepared is None:
-        prepared = _prepare(onnx_path, target, cache, source, tuned or {}, progress, calibration)
-        _store(cache, key, prepared)
+        prepared = _prepare(onnx_path, target, linker, source, tuned or {}, progress, calibration)
+        cache.put("plans", key, json.dumps(prepared.facts).encode())
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
     except OSError as err:
         msg = f"cannot write to {output_dir}: {err.strerror}"
         raise UserInputError(msg) from err
-    linker.link(
-        output_dir,
-        prepared.objects,
-        prepared.c_source,
-        prepared.weights,
-        symbol_prefix,
-        network_meta,
-    )
+    linker.link(output_dir, prepared.network, prepared.kernels, symbol_prefix, network_meta)
     facts = prepared.facts
     return CompiledNetwork(
         library=output_dir / target.platform.library,
@@ -173,8 +162,8 @@ def compile_onnx(
         output_shape=tuple(facts["output_shape"]),
         steps=facts["steps"],
         arena_bytes=facts["arena_bytes"],
-        weights_bytes=len(prepared.weights),
-        object_cache_hits=len(prepared.objects) - prepared.misses,
+        weights_bytes=facts["weights_bytes"],
+        object_cache_hits=len(prepared.kernels) - prepared.misses,
         object_cache_misses=prepared.misses,
         layers=facts["layers"],
         num_tuned=sum((tuned or {}).get(s["key"]) == s["config"] for s in facts["steps"]),
@@ -184,13 +173,14 @@ def compile_onnx(
 def _prepare(
     onnx_path: Path,
     target: TargetSpec,
-    cache: Cache,
+    linker: Linker,
     source: str,
     tuned: dict[str, dict[str, Any]],
     progress: Progress | None,
     calibration: Calibration | None,
 ) -> _Prepared:
     """Import, rewrite, lower and generate code: everything before the link."""
+    cache = linker.cache
     if target.is_gpu:
         from ofa_compile.compiler.gpu.prepare import prepare_gpu as prepare
     else:
@@ -202,11 +192,15 @@ def _prepare(
         return f"ofa-compile {target.name} {digest(source, configs)[:12]}"
 
     plan, objects, symbols, emitted = prepare(onnx_path, target, cache, version_of, tuned, progress)
+    kernels = [item.path for item in objects]
+    network = linker.compile_network(emitted.c_source, emitted.weights, kernels)
     facts: dict[str, Any] = {
         "input_shape": plan.input_shape,
         "output_shape": plan.output_shape,
         "arena_bytes": emitted.arena_bytes,
-        "objects": [item.path.name for item in objects],
+        "weights_bytes": len(emitted.weights),
+        "network": network.name,
+        "kernels": [path.name for path in kernels],
         "layers": plan.layers,
         "steps": [
             {
@@ -221,9 +215,7 @@ def _prepare(
     }
     facts = json.loads(json.dumps(facts))  # as they will come from the cache
     misses = sum(not item.was_cached for item in objects)
-    return _Prepared(
-        emitted.c_source, emitted.weights, facts, [item.path for item in objects], misses
-    )
+    return _Prepared(network, kernels, facts, misses)
 
 
 def _prepare_cpu(
@@ -264,34 +256,19 @@ def _prepare_cpu(
     return plan, objects, symbols, emit_network(plan, symbols, version_of(plan))
 
 
-def _store(cache: Cache, key: str, prepared: _Prepared) -> None:
-    buffer = io.BytesIO()
-    np.savez(
-        buffer,
-        c_source=np.frombuffer(prepared.c_source.encode(), np.uint8),
-        weights=np.frombuffer(prepared.weights, np.uint8),
-        facts=np.frombuffer(json.dumps(prepared.facts).encode(), np.uint8),
-    )
-    cache.put("plans", key, buffer.getvalue())
-
-
 def _load(cache: Cache, key: str, namespace: str) -> _Prepared | None:
     """Return a network prepared before, if it and all its objects are still in the cache."""
     path = cache.get("plans", key)
     if path is None:
         return None
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            c_source, weights, facts = (
-                stored[name].tobytes() for name in ("c_source", "weights", "facts")
-            )
-        parsed = json.loads(facts)
-        text = c_source.decode()
-        objects = [cache.get(namespace, name) for name in parsed["objects"]]
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as err:
+        facts = json.loads(path.read_bytes())
+        network = cache.get(NETWORKS, facts["network"])
+        objects = [cache.get(namespace, name) for name in facts["kernels"]]
+    except (OSError, ValueError, KeyError, TypeError) as err:
         logger.warning("ignoring a damaged cache entry (%s)", err)
         return None
-    found = [path for path in objects if path is not None]
-    if len(found) != len(objects):
+    kernels = [path for path in objects if path is not None]
+    if network is None or len(kernels) != len(objects):
         return None
-    return _Prepared(text, weights, parsed, found, 0)
+    return _Prepared(network, kernels, facts, 0)

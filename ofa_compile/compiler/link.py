@@ -1,4 +1,4 @@
-"""Objects, `network.c` and the run time's C sources -> shared library and executable."""
+"""`network.c`, kernels' objects and the run time's C sources -> shared library and executable."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,9 +17,12 @@ from ofa_compile.hardware.platform import Platform
 from ofa_compile.hardware.toolchain import Toolchain
 
 _EXECUTABLE_SOURCES = ("image.c", "options.c")
+_ABI_SOURCES = ("subnet_abi.c",)
 # These read the generated network_meta.h.
 _META_SOURCES = ("main.c", "report.c")
 _FLAGS = ("-std=c11", "-O2", "-fvisibility=hidden", "-ffunction-sections")
+
+NAMESPACE = "networks"
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Runtime:
     has_static_executable
         Whether the executable needs nothing of the machine it runs on.
     embeds_objects
-        Whether kernel objects are data that the network's C file includes, not code to link.
+        Whether kernels are data that the network's C file includes, not code to link.
     libraries
         What to link with.
     """
@@ -76,6 +79,11 @@ def runtime_folder() -> Path:
     return Path(str(importlib.resources.files("ofa_compile.runtime")))
 
 
+def object_name(path: Path) -> str:
+    """Name under which the compiler finds an object, whatever the cache calls it."""
+    return f"object_{path.name[:16]}.o"
+
+
 def copy_launcher(platform: Platform, folder: Path) -> None:
     """Put what starts a program of the platform beside it, where it needs such a thing."""
     if platform.launcher:
@@ -87,6 +95,13 @@ def runtime_of(kind: str, platform: Platform) -> Runtime:
     if kind == "llvm":
         return CPU_RUNTIME if platform.has_threads else SINGLE_THREAD_RUNTIME
     return _GPU_RUNTIMES[kind]
+
+
+def _name_locally(path: Path, folder: Path) -> str:
+    """Give a file of the cache a name in `folder`, so that no path of this machine is recorded."""
+    name = object_name(path)
+    (folder / name).symlink_to(path.absolute())
+    return name
 
 
 class Linker:
@@ -116,12 +131,45 @@ class Linker:
             *(header.read_bytes() for header in headers),
         )
 
+    def compile_network(self, network_c: str, weights: bytes, kernels: Sequence[Path]) -> Path:
+        """Compile what `emit_network` made into an object, with the weights inside.
+
+        Parameters
+        ----------
+        network_c, weights
+            C source and the data that it includes.
+        kernels
+            Objects of the kernels, for sources that include them.
+
+        Returns
+        -------
+        The object's file in the cache.
+
+        Raises
+        ------
+        BuildError
+            If the C compiler fails; the message holds what it printed.
+        """
+        embedded = kernels if self.runtime.embeds_objects else ()
+        key = digest(self.identity, network_c, weights, *(path.name for path in embedded))
+        cached = self.cache.get(NAMESPACE, key)
+        if cached is not None:
+            return cached
+        with tempfile.TemporaryDirectory(prefix="ofa-link-") as temporary:
+            folder = Path(temporary)
+            (folder / "weights.bin").write_bytes(weights)
+            (folder / "network.c").write_text(network_c, encoding="utf-8")
+            for path in embedded:
+                _name_locally(path, folder)
+            command = [*self.toolchain.command, *self.compile_flags, f"-I{self.sources}"]
+            self._run([*command, "-c", "network.c"], folder)
+            return self.cache.put(NAMESPACE, key, (folder / "network.o").read_bytes())
+
     def link(
         self,
         output: Path,
-        objects: Sequence[Path],
-        network_c: str,
-        weights: bytes,
+        network: Path,
+        kernels: Sequence[Path],
         symbol_prefix: str,
         network_meta: str | None,
     ) -> None:
@@ -133,10 +181,8 @@ class Linker:
         ----------
         output
             Existing folder.
-        objects
-            Kernel objects.
-        network_c, weights
-            What `emit_network` made.
+        network, kernels
+            What `compile_network` made, and the objects of the kernels.
         symbol_prefix
             Start of every exported name.
         network_meta
@@ -147,49 +193,32 @@ class Linker:
         BuildError
             If the C compiler or linker fails; the message holds what it printed.
         """
-        with tempfile.TemporaryDirectory(prefix="ofa-link-") as temporary:
+        with (
+            tempfile.TemporaryDirectory(prefix="ofa-link-") as temporary,
+            ThreadPoolExecutor(2) as pool,
+        ):
             folder = Path(temporary)
-            (folder / "weights.bin").write_bytes(weights)
-            (folder / "network.c").write_text(network_c, encoding="utf-8")
-            kernels = [self._copy(path, folder) for path in objects]
-            if self.runtime.embeds_objects:
-                kernels = []
-            with ThreadPoolExecutor(2) as pool:
-                shared = [
-                    pool.submit(self._compile_cached, name, "", (), folder)
-                    for name in self.runtime.sources
-                ]
-                define = (f"-DOFA_PREFIX={symbol_prefix}",)
-                shared.append(pool.submit(self._compile_cached, "subnet_abi.c", "", define, folder))
-                shared.append(pool.submit(self._compile_network, folder))
-                own = []
-                if network_meta is not None:
-                    own = [
-                        pool.submit(self._compile_cached, name, "", (), folder)
-                        for name in _EXECUTABLE_SOURCES
-                    ] + [
-                        pool.submit(self._compile_cached, name, network_meta, (), folder)
-                        for name in _META_SOURCES
-                    ]
-                common = [job.result() for job in shared] + kernels
-                links = [pool.submit(self._link_library, output, common, symbol_prefix, folder)]
-                if own:
-                    main = [job.result() for job in own]
-                    links.append(pool.submit(self._link_executable, output, main + common, folder))
-                for job in links:
-                    job.result()
+            linked = () if self.runtime.embeds_objects else kernels
+            objects = [_name_locally(path, folder) for path in (network, *linked)]
 
-    @staticmethod
-    def _copy(path: Path, folder: Path) -> str:
-        # Under a name of its own, so that what the linker records does not depend on the cache.
-        name = f"kernel_{path.name[:16]}.o"
-        shutil.copyfile(path, folder / name)
-        return name
+            def compile_all(
+                names: Sequence[str], meta: str = "", defines: tuple[str, ...] = ()
+            ) -> list[Future[str]]:
+                compiled = self._compile_cached
+                return [pool.submit(compiled, name, meta, defines, folder) for name in names]
 
-    def _compile_network(self, folder: Path) -> str:
-        command = [*self.toolchain.command, *self.compile_flags, f"-I{self.sources}"]
-        self._run([*command, "-c", "network.c"], folder)
-        return "network.o"
+            define = (f"-DOFA_PREFIX={symbol_prefix}",)
+            shared = compile_all(self.runtime.sources) + compile_all(_ABI_SOURCES, "", define)
+            own = []
+            if network_meta is not None:
+                own = compile_all(_EXECUTABLE_SOURCES) + compile_all(_META_SOURCES, network_meta)
+            common = [job.result() for job in shared] + objects
+            links = [pool.submit(self._link_library, output, common, symbol_prefix, folder)]
+            if own:
+                main = [job.result() for job in own]
+                links.append(pool.submit(self._link_executable, output, main + common, folder))
+            for job in links:
+                job.result()
 
     def _compile_cached(
         self, name: str, network_meta: str, defines: tuple[str, ...], folder: Path
@@ -200,7 +229,7 @@ class Linker:
         object_name = f"{source.stem}.o"
         cached = self.cache.get("runtime", key)
         if cached is not None:
-            shutil.copyfile(cached, folder / object_name)
+            (folder / object_name).symlink_to(cached.absolute())
             return object_name
         include = folder / f"include_{source.stem}"
         include.mkdir()

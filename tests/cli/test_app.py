@@ -90,9 +90,10 @@ def test_help(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
 
 def commands() -> list[list[str]]:
     words = []
-    for command in app_module.app.registered_commands:
+    app = app_module.make_app()
+    for command in app.registered_commands:
         words.append([str(command.name)])
-    for group in app_module.app.registered_groups:
+    for group in app.registered_groups:
         assert group.typer_instance is not None
         for command in group.typer_instance.registered_commands:
             words.append([str(group.name), str(command.name)])

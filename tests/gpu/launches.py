@@ -77,7 +77,9 @@ def run_apart(
         paths = {key: item.path for key, item in objects.items()}
         source = tables.emit_tables(plan, paths, keys, "test", backend.toolkit())
     linker = Linker(find_linker(target), cache, runtime_of(target.kind, target.platform))
-    linker.link(folder, list(paths.values()), source.c_source, source.weights, "ofa_t_", None)
+    kernels = list(paths.values())
+    network = linker.compile_network(source.c_source, source.weights, kernels)
+    linker.link(folder, network, kernels, "ofa_t_", None)
     with NativeLibrary(folder / "libsubnet.so", "ofa_t_") as library:
         shape = library.input_shape
         values = library.run(np.zeros(shape, np.float32))

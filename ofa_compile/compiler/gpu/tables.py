@@ -9,6 +9,7 @@ from pathlib import Path
 from ofa_compile.compiler.emit_c import NetworkSource, join_constants
 from ofa_compile.compiler.gpu.backend import Toolkit
 from ofa_compile.compiler.gpu.objects import HEAD_BYTES
+from ofa_compile.compiler.link import object_name
 from ofa_compile.compiler.plan import Plan, Ref, Step, place_buffers
 from ofa_compile.errors import BuildError
 
@@ -118,11 +119,6 @@ def emit_tables(
         num_steps=len(plan.steps),
     )
     return NetworkSource(text, tables.weights, tables.arena_bytes)
-
-
-def object_name(path: Path) -> str:
-    """Name under which the linker finds an object, whatever the cache calls it."""
-    return f"kernel_{path.name[:16]}.o"
 
 
 class _Tables:
