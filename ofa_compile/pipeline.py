@@ -102,21 +102,18 @@ def compile_bundle(
         threads=options.threads,
         figures={**figures, **_accuracy_on_data(options, architecture, progress), **measured},
     )
-    with tempfile.TemporaryDirectory(prefix="ofa-compile-") as folder:
-        onnx_path = Path(folder) / "subnet.onnx"
-        onnx_path.write_bytes(subnet.onnx)
-        return build_bundle(
-            onnx_path,
-            target,
-            options.output,
-            contents,
-            reference=subnet.reference if options.verify else None,
-            cache=cache,
-            tuned=tuned_configs(target, options.workspace or default_workspace(target.name)),
-            progress=progress,
-            calibration=_calibration(options, architecture),
-            measure_binary=_binary_accuracy(options, architecture),
-        )
+    return build_bundle(
+        subnet.onnx,
+        target,
+        options.output,
+        contents,
+        reference=subnet.reference if options.verify else None,
+        cache=cache,
+        tuned=tuned_configs(target, options.workspace or default_workspace(target.name)),
+        progress=progress,
+        calibration=_calibration(options, architecture),
+        measure_binary=_binary_accuracy(options, architecture),
+    )
 
 
 def compile(

@@ -9,6 +9,7 @@ import importlib.resources
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,11 +41,11 @@ from ofa_compile.bundle.network_meta import render_network_meta
 from ofa_compile.bundle.preprocess import Preprocessing
 from ofa_compile.bundle.publish import publish, resolve_output, staging_folder
 from ofa_compile.bundle.quantised import quantised_reference
-from ofa_compile.bundle.verify import Reference, verify
+from ofa_compile.bundle.verify import Reference, VerificationResult, verify
 from ofa_compile.errors import UserInputError
+from ofa_compile.hardware.board_address import is_on_board
 from ofa_compile.hardware.target_spec import TargetSpec
 from ofa_compile.hardware.toolchain import find_linker
-from ofa_compile.remote.program import board_program, is_on_board
 
 if TYPE_CHECKING:
     from ofa_compile.cache import Cache
@@ -249,36 +250,58 @@ def _write_files(staging: Path, onnx_path: Path, manifest: Manifest) -> None:
 
 def _verified(manifest: Manifest, staging: Path, reference: Reference | None) -> Manifest:
     """Return the manifest with file hashes and the outcome of verification."""
-    files = {name: hash_file(staging / name) for name in content_files(manifest.platform)}
     verification: dict[str, Any] = {"verified": False, "reason": "verification was switched off"}
-    if reference is not None:
-        verification = _verify(manifest, staging, reference)
+    # Neither hashing nor running what was built holds the interpreter's lock.
+    with ThreadPoolExecutor() as pool:
+        names = content_files(manifest.platform)
+        hashes = pool.map(lambda name: hash_file(staging / name), names)
+        if reference is not None:
+            verification = _verify(manifest, staging, reference, pool)
+        files = dict(zip(names, hashes, strict=True))
     return dataclasses.replace(manifest, files=files, verification=verification)
 
 
-def _verify(manifest: Manifest, staging: Path, reference: Reference) -> dict[str, Any]:
+def _verify(
+    manifest: Manifest, staging: Path, reference: Reference, pool: ThreadPoolExecutor
+) -> dict[str, Any]:
     """Check the executable, and the library where this machine can load it; keep the worst."""
-    expected = (reference.inputs, reference.logits, reference.tolerance)
-    platform, classes = manifest.platform, manifest.output_shape[1]
-    path = staging / platform.executable
-    if is_on_board(manifest.target):
-        with board_program(manifest.target, path, classes) as program:
-            results = {platform.program: verify(program.run, *expected)}
-            runner = f"board {program.board.model}"
-    else:
-        command = emulator_command(manifest.target)
-        results = {platform.program: verify(Executable(path, classes, command).run, *expected)}
-        runner = _runner_words(manifest, command)
+    platform = manifest.platform
+    checks = {platform.program: pool.submit(_verify_program, manifest, staging, reference)}
     if is_native(manifest.target):
-        with NativeLibrary(staging / platform.library, manifest.symbol_prefix) as library:
-            results[platform.library] = verify(library.run, *expected)
-    worst = max(results.values(), key=lambda result: result.max_abs_error)
+        checks[platform.library] = pool.submit(_verify_library, manifest, staging, reference)
+    worst = max((job.result()[0] for job in checks.values()), key=lambda r: r.max_abs_error)
     return {
         **worst.to_dict(),
-        "files": sorted(results),
+        "files": sorted(checks),
         "input_kind": reference.input_kind,
-        "runner": runner,
+        "runner": checks[platform.program].result()[1],
     }
+
+
+def _verify_program(
+    manifest: Manifest, staging: Path, reference: Reference
+) -> tuple[VerificationResult, str]:
+    """Check the executable, wherever it runs; return what ran it as well."""
+    path, classes = staging / manifest.platform.executable, manifest.output_shape[1]
+    if is_on_board(manifest.target):
+        from ofa_compile.remote.program import board_program
+
+        with board_program(manifest.target, path, classes) as program:
+            return _compare(program.run, reference), f"board {program.board.model}"
+    command = emulator_command(manifest.target)
+    executable = Executable(path, classes, command)
+    return _compare(executable.run, reference), _runner_words(manifest, command)
+
+
+def _verify_library(
+    manifest: Manifest, staging: Path, reference: Reference
+) -> tuple[VerificationResult, str]:
+    with NativeLibrary(staging / manifest.platform.library, manifest.symbol_prefix) as library:
+        return _compare(library.run, reference), "native"
+
+
+def _compare(run: Run, reference: Reference) -> VerificationResult:
+    return verify(run, reference.inputs, reference.logits, reference.tolerance)
 
 
 def _runner_words(manifest: Manifest, command: Sequence[str]) -> str:

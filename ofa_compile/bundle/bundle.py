@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,7 +21,10 @@ from ofa_compile.bundle.manifest import (
 from ofa_compile.bundle.native import NativeLibrary
 from ofa_compile.bundle.preprocess import ImageSource
 from ofa_compile.errors import ArtifactError, DeviceUnavailableError, UserInputError
-from ofa_compile.remote.program import BoardProgram, board_program, is_on_board
+from ofa_compile.hardware.board_address import is_on_board
+
+if TYPE_CHECKING:
+    from ofa_compile.remote.program import BoardProgram
 
 
 @dataclass(frozen=True)
@@ -145,6 +149,8 @@ class Bundle:
 
     def _board_program(self) -> AbstractContextManager[BoardProgram]:
         """Take a board, which is given back at the end of the `with` block."""
+        from ofa_compile.remote.program import board_program
+
         path = self.path / self.manifest.platform.executable
         classes = self.manifest.output_shape[1]
         return board_program(self.manifest.target, path, classes)

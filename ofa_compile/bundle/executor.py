@@ -14,13 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ofa_compile.errors import DeviceError, DeviceUnavailableError, MissingDependencyError
-from ofa_compile.hardware.board_address import board_address
+from ofa_compile.hardware.board_address import board_address, is_on_board
 from ofa_compile.hardware.gpu_devices import check_gpu
 from ofa_compile.hardware.host import has_flags, host_arch
 from ofa_compile.hardware.platform import LINUX, platform_of
 from ofa_compile.hardware.target_spec import GPU_KINDS
 from ofa_compile.hardware.toolchain import install_hint
-from ofa_compile.remote.program import is_on_board
 
 # Exit code of the executable when a logit is not finite; the logits are written all the same.
 _EXIT_NOT_FINITE = 3

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from ofa_compile.cache import Cache, digest, source_digest
 from ofa_compile.compiler.link import runtime_folder
-from ofa_compile.compiler.plan import Plan, Step
-from ofa_compile.compiler.workload import Generic
 
 if TYPE_CHECKING:
     from ofa_compile.compiler.kernel_registry import VectorMachine
+    from ofa_compile.compiler.plan import Plan, Step
     from ofa_compile.hardware.target_spec import TargetSpec
 
 NAMESPACE = "objects"
@@ -83,6 +82,7 @@ def compile_objects(
 
 def _compile(step: Step, target: TargetSpec, machine: VectorMachine) -> bytes:
     from ofa_compile.compiler.codegen import compile_object
+    from ofa_compile.compiler.workload import Generic
 
     if isinstance(step.workload, Generic):
         from ofa_compile.compiler.generic import GENERIC_FUNCTIONS

@@ -56,6 +56,12 @@ class BoardAddress:
     token: str = ""
 
 
+def is_on_board(target: Mapping[str, Any]) -> bool:
+    """Tell whether code for a target (as a manifest describes it) runs on a board behind RPC."""
+    # Bundles from before boards have no runner.
+    return bool(target.get("runner", {}).get("kind") == "rpc")
+
+
 def parse_endpoint(text: str, where: str) -> Endpoint:
     """Parse "HOST:PORT" or "[IPv6]:PORT"; `where` is for messages.
 

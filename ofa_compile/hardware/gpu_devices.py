@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from ofa_compile.hardware.cuda_devices import check_cuda
-from ofa_compile.hardware.gpu_device import GpuDevice
-from ofa_compile.hardware.vulkan_devices import check_vulkan
+from typing import TYPE_CHECKING
 
-_CHECKS = {"vulkan": check_vulkan, "cuda": check_cuda}
+if TYPE_CHECKING:
+    from ofa_compile.hardware.gpu_device import GpuDevice
 
 
 def check_gpu(kind: str) -> list[GpuDevice]:
@@ -17,4 +16,12 @@ def check_gpu(kind: str) -> list[GpuDevice]:
     DeviceUnavailableError
         If the kind needs a device and there is none, or the environment names another.
     """
-    return _CHECKS[kind]() if kind in _CHECKS else []
+    if kind == "vulkan":
+        from ofa_compile.hardware.vulkan_devices import check_vulkan
+
+        return check_vulkan()
+    if kind == "cuda":
+        from ofa_compile.hardware.cuda_devices import check_cuda
+
+        return check_cuda()
+    return []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.util
 import os
 import re
@@ -87,17 +88,19 @@ class Toolchain:
         BuildError
             If the driver cannot be run.
         """
-        arguments = ["version"] if self.is_zig else ["--version"]
-        driver = self.command[: 3 if self.is_zig else 1]
-        try:
-            done = subprocess.run(
-                [*driver, *arguments], capture_output=True, text=True, check=True, timeout=120
-            )
-        except (OSError, subprocess.SubprocessError) as err:
-            message = f"{' '.join(driver)} cannot be run: {err}"
-            raise BuildError(message) from err
-        line = done.stdout.splitlines()[0] if done.stdout else ""
-        return f"zig {line}" if self.is_zig else line
+        if self.is_zig:
+            return f"zig {_first_line((*self.command[:3], 'version'))}"
+        return _first_line((self.command[0], "--version"))
+
+
+@functools.cache
+def _first_line(command: tuple[str, ...]) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    except (OSError, subprocess.SubprocessError) as err:
+        message = f"{' '.join(command[:-1])} cannot be run: {err}"
+        raise BuildError(message) from err
+    return done.stdout.splitlines()[0] if done.stdout else ""
 
 
 def find_linker(target: TargetSpec) -> Toolchain:

@@ -118,12 +118,6 @@ class BoardProgram:
         return np.frombuffer(data, dtype)
 
 
-def is_on_board(target: Mapping[str, Any]) -> bool:
-    """Tell whether a target's code runs on a board behind RPC."""
-    # Bundles from before boards have no runner.
-    return bool(target.get("runner", {}).get("kind") == "rpc")
-
-
 def acquire_target_board(target: Mapping[str, Any]) -> Board:
     """Take a board of a target; the caller closes it.
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 import importlib.resources
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ofa_compile.errors import ArtifactError, UserInputError
 from ofa_compile.hardware.target_spec import TargetSpec
-from ofa_compile.tuning.database import Config, TuningDatabase, TuningResults, preferred
 from ofa_compile.tuning.fingerprint import kernel_digest, tuning_facts, tuning_fingerprint
+
+if TYPE_CHECKING:
+    from ofa_compile.tuning.database import Config, TuningResults
 
 SHIPPED_SCHEMA_VERSION = 1
 _PACKAGE = "ofa_compile.tuning.shipped"
@@ -35,6 +37,8 @@ def tuned_configs(target: TargetSpec, workspace: Path) -> dict[str, Config]:
     path = database_path(workspace, target)
     chosen = shipped_configs(target)
     if path.is_file():
+        from ofa_compile.tuning.database import TuningDatabase
+
         results = TuningDatabase(path).results(tuning_fingerprint(target), kernel_digest())
         chosen.update(results.configs())
     return chosen
@@ -90,6 +94,8 @@ def write_configs(path: Path, target: TargetSpec, results: TuningResults) -> int
 
 
 def _better_than_default(results: TuningResults) -> dict[str, Config]:
+    from ofa_compile.tuning.database import preferred
+
     chosen = (preferred(records) for records in results)
     return {r.workload.key: r.config for r in chosen if r is not None and not r.is_default}
 

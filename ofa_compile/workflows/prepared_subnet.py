@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _SUBNETS = "subnets"
+_MODELS = "models"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +49,9 @@ class SubnetFacts:
 
 @dataclass(frozen=True)
 class PreparedSubnet:
-    """Calibrated subnet as ONNX, what PyTorch says about it, and facts of its supernet."""
+    """Calibrated subnet as ONNX in the cache, what PyTorch says, and facts of its supernet."""
 
-    onnx: bytes
+    onnx: Path
     reference: Reference
     facts: SubnetFacts
 
@@ -71,15 +72,17 @@ def prepared_subnet(
     )
     path = cache.get(_SUBNETS, key)
     if path is not None:
-        stored = _read_subnet(path)
+        stored = _read_subnet(path, cache)
         if stored is not None:
             return stored
-    subnet = _make_subnet(options, architecture, count)
+    subnet = _make_subnet(options, architecture, count, cache)
     cache.put(_SUBNETS, key, _pack_subnet(subnet))
     return subnet
 
 
-def _make_subnet(options: CompileOptions, architecture: Architecture, count: int) -> PreparedSubnet:
+def _make_subnet(
+    options: CompileOptions, architecture: Architecture, count: int, cache: Cache
+) -> PreparedSubnet:
     from ofa_compile.export import export_onnx
     from ofa_compile.supernet import compute_logits
     from ofa_compile.workflows import subnets
@@ -102,7 +105,7 @@ def _make_subnet(options: CompileOptions, architecture: Architecture, count: int
         calibration="none" if images is None else f"{len(images)} images",
     )
     reference = Reference(inputs=inputs, logits=compute_logits(module, inputs), input_kind=kind)
-    return PreparedSubnet(model, reference, facts)
+    return PreparedSubnet(cache.put(_MODELS, digest(model), model), reference, facts)
 
 
 def _verification_inputs(
@@ -126,10 +129,13 @@ def _verification_inputs(
 
 def _pack_subnet(subnet: PreparedSubnet) -> bytes:
     buffer = io.BytesIO()
-    facts = {**asdict(subnet.facts), "input_kind": subnet.reference.input_kind}
+    facts = {
+        **asdict(subnet.facts),
+        "input_kind": subnet.reference.input_kind,
+        "onnx": subnet.onnx.name,
+    }
     np.savez(
         buffer,
-        onnx=np.frombuffer(subnet.onnx, np.uint8),
         inputs=subnet.reference.inputs,
         logits=subnet.reference.logits,
         facts=np.frombuffer(json.dumps(facts).encode(), np.uint8),
@@ -137,7 +143,8 @@ def _pack_subnet(subnet: PreparedSubnet) -> bytes:
     return buffer.getvalue()
 
 
-def _read_subnet(path: Path) -> PreparedSubnet | None:
+def _read_subnet(path: Path, cache: Cache) -> PreparedSubnet | None:
+    """Return what was stored, if the model is still there, too."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             fields: dict[str, Any] = {
@@ -145,9 +152,10 @@ def _read_subnet(path: Path) -> PreparedSubnet | None:
                 for key, value in json.loads(stored["facts"].tobytes()).items()
             }
             kind = fields.pop("input_kind")
+            onnx = cache.get(_MODELS, fields.pop("onnx"))
             facts = SubnetFacts(**fields)
             reference = Reference(inputs=stored["inputs"], logits=stored["logits"], input_kind=kind)
-            return PreparedSubnet(stored["onnx"].tobytes(), reference, facts)
+            return None if onnx is None else PreparedSubnet(onnx, reference, facts)
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as err:
         logger.warning("ignoring a damaged cache entry (%s)", err)
         return None

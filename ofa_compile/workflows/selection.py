@@ -65,9 +65,6 @@ def load_latency_predictor(
         If the predictor was fitted for another target, statistic or batch, or none of that
         statistic or batch exists: an estimate has no spread, and is of one image.
     """
-    from ofa_compile.predictors.estimate import LatencyEstimator
-    from ofa_compile.predictors.latency import LatencyPredictor
-
     folder = workspace or default_workspace(target.name)
     found = path or latency_predictor_path(folder, space.name, statistic, batch)
     if path is None and not found.is_file():
@@ -80,7 +77,11 @@ def load_latency_predictor(
             hint = f"ofa-compile fit-latency --target {target.name}{options}"
             raise UserInputError(message, hint=hint)
         _LOGGER.info("no latency predictor at %s: latency is an estimate", found)
+        from ofa_compile.predictors.estimate import LatencyEstimator
+
         return LatencyEstimator(target)
+    from ofa_compile.predictors.latency import LatencyPredictor
+
     predictor = LatencyPredictor.load(found)
     if predictor.target_fingerprint != target.fingerprint:
         message = f"{found} was fitted for another target than '{target.name}'"

@@ -137,12 +137,11 @@ def test_ziglang_comes_as_a_module(board: TargetSpec, monkeypatch: pytest.Monkey
 def test_version_is_the_first_line(
     board: TargetSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PATH", f"{programs(tmp_path, 'x-gcc')}:/bin:/usr/bin")
-    found = find_linker(linking_with(board, "x-gcc"))
-    assert found.version() == "fake 1.0"
-    (tmp_path / "x-gcc").write_text("#!/bin/sh\nexit 3\n", encoding="utf-8")
-    with pytest.raises(BuildError, match="x-gcc cannot be run"):
-        found.version()
+    monkeypatch.setenv("PATH", f"{programs(tmp_path, 'x-gcc', 'y-gcc')}:/bin:/usr/bin")
+    assert find_linker(linking_with(board, "x-gcc")).version() == "fake 1.0"
+    (tmp_path / "y-gcc").write_text("#!/bin/sh\nexit 3\n", encoding="utf-8")
+    with pytest.raises(BuildError, match="y-gcc cannot be run"):
+        find_linker(linking_with(board, "y-gcc")).version()
 
 
 def test_emulator(board: TargetSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
