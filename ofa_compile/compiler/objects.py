@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,17 +69,24 @@ def compile_objects(
     BuildError
         If code generation fails.
     """
-    done: dict[str, KernelObject] = {}
     distinct = {object_key(step, target): step for step in plan.steps}
-    for number, (key, step) in enumerate(distinct.items()):
-        path = cache.get(NAMESPACE, key)
-        was_cached = path is not None
-        if path is None:
-            path = cache.put(NAMESPACE, key, _compile(step, target, machine))
-        done[key] = KernelObject(symbol_of(step, target), path, was_cached)
-        if progress is not None:
-            progress("kernels", number + 1, len(distinct))
-    return list(done.values())
+    found = {key: cache.get(NAMESPACE, key) for key in distinct}
+    # LLVM, where nearly all of the time goes, does not hold the interpreter's lock.
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        missing = [key for key, path in found.items() if path is None]
+        jobs = {key: pool.submit(_compile, distinct[key], target, machine) for key in missing}
+        try:
+            for number, (key, job) in enumerate(jobs.items()):
+                found[key] = cache.put(NAMESPACE, key, job.result())
+                if progress is not None:
+                    progress("kernels", number + 1, len(jobs))
+        finally:
+            pool.shutdown(cancel_futures=True)
+    return [
+        KernelObject(symbol_of(distinct[key], target), path, key not in jobs)
+        for key, path in found.items()
+        if path is not None
+    ]
 
 
 def _compile(step: Step, target: TargetSpec, machine: VectorMachine) -> bytes:

@@ -21,7 +21,7 @@ from torch import Tensor
 from ofa_compile.errors import ArchitectureError, CheckpointError, closest_match
 from ofa_compile.space import SearchSpace, search_space, search_spaces
 from ofa_compile.supernet.families import build_supernet
-from ofa_compile.supernet.functional import skip_initialization
+from ofa_compile.supernet.functional import one_thread, skip_initialization
 from ofa_compile.supernet.supernet import Supernet, plain_name
 
 logger = logging.getLogger(__name__)
@@ -88,7 +88,8 @@ def load_supernet(
         state, header = _read(_resolve(source))
     state = _unwrap(state, what)
     known = _agree_on_space(what, known, header)
-    return _fill(known, state, num_classes, _decode_metadata(header, what), what)
+    with one_thread():
+        return _fill(known, state, num_classes, _decode_metadata(header, what), what)
 
 
 def save_supernet(supernet: Supernet, path: str | Path, *, half: bool = False) -> None:

@@ -17,12 +17,12 @@ from ofa_compile.space.architecture import Architecture
 from ofa_compile.space.layer_spec import Activation
 from ofa_compile.space.mobilenet import MobileNetSpace
 from ofa_compile.space.resnet import ResNetSpace
-from ofa_compile.supernet.functional import activation_module
+from ofa_compile.supernet.functional import activation_module, one_thread
 
 
 def compute_logits(module: nn.Module, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
     """Run PyTorch on inputs (N, 3, H, W), one at a time: the compiled batch is 1."""
-    with torch.inference_mode():
+    with torch.inference_mode(), one_thread():
         rows = [module(torch.from_numpy(inputs[i : i + 1])).numpy() for i in range(len(inputs))]
     return np.concatenate(rows).astype(np.float32)
 

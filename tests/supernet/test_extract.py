@@ -1,11 +1,13 @@
 """Extraction: a subnet computes what the supernet computes at its architecture."""
 
+import numpy as np
 import pytest
 import torch
 from torch import fx, nn
 
 from ofa_compile.errors import ArchitectureError
 from ofa_compile.space import search_space
+from ofa_compile.supernet import compute_logits
 
 PLAIN = (
     nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.ReLU6, nn.Hardswish, nn.Hardsigmoid,
@@ -90,3 +92,14 @@ def test_names_are_those_of_the_authors_specialised_networks(cifar):
 def test_foreign_architecture_is_refused(cifar):
     with pytest.raises(ArchitectureError, match="of space 'ofa_resnet50'"):
         cifar.extract(search_space("ofa_resnet50").largest())
+
+
+def test_logits_are_computed_by_one_thread_and_the_setting_comes_back(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    used = []
+    monkeypatch.setattr(torch, "set_num_threads", used.append)
+    module = nn.Sequential(nn.Flatten(), nn.Linear(3, 2)).eval()
+    assert compute_logits(module, np.ones((2, 3, 1, 1), np.float32)).shape == (2, 2)
+    with pytest.raises(RuntimeError):
+        compute_logits(module, np.ones((2, 4, 1, 1), np.float32))
+    assert used == [1, 3, 1, 3]
