@@ -57,12 +57,14 @@ def architectures(options: argparse.Namespace) -> dict[str, Architecture]:
     return found
 
 
-def build(architecture: Architecture, folder: Path) -> Any:
+def build(architecture: Architecture, folder: Path, options: argparse.Namespace) -> Any:
     """Export and compile one subnet with its symbols; return what the compiler tells of it."""
     from ofa_compile.bundle.network_meta import render_network_meta
     from ofa_compile.bundle.preprocess import Preprocessing
     from ofa_compile.compiler.build import compile_onnx
+    from ofa_compile.compiler.int8.prepare import calibration_for_timing
     from ofa_compile.export.onnx_export import export_onnx
+    from ofa_compile.hardware.precision import target_in
     from ofa_compile.hardware.target_spec import load_target
     from ofa_compile.supernet.checkpoint import load_supernet
 
@@ -71,8 +73,14 @@ def build(architecture: Architecture, folder: Path) -> Any:
     export_onnx(subnet, folder / "subnet.onnx", resolution=size)
     looks = Preprocessing(height=size, width=size, mean=(0.5,) * 3, std=(0.5,) * 3)
     meta = render_network_meta(looks, [str(n) for n in range(1000)])
+    target = target_in(load_target(options.target), options.precision)
     compiled = compile_onnx(
-        folder / "subnet.onnx", load_target("arm64"), folder, network_meta=meta, keep_symbols=True
+        folder / "subnet.onnx",
+        target,
+        folder,
+        network_meta=meta,
+        keep_symbols=True,
+        calibration=calibration_for_timing(target, size),
     )
     np.full((3, size, size), 0.5, "<f4").tofile(folder / "x.f32")
     return compiled
@@ -82,7 +90,7 @@ def measure(architecture: Architecture, options: argparse.Namespace) -> dict[str
     """Count ours, and ncnn's where it can be; estimate cycles where llvm-mca is."""
     with tempfile.TemporaryDirectory(prefix="ofa-arm64-") as scratch:
         folder = Path(scratch)
-        compiled = build(architecture, folder)
+        compiled = build(architecture, folder, options)
         program = str(compiled.executable)
         counts = count_inference(EMULATOR, [program, "--raw", str(folder / "x.f32"), "--benchmark"])
         code = Disassembly(compiled.executable)
@@ -162,6 +170,8 @@ def report(name: str, figures: dict[str, Any], options: argparse.Namespace) -> N
 def main() -> None:
     """Build, count, report."""
     arguments = parser((__doc__ or "").split("\n")[0])
+    arguments.add_argument("--target", default="arm64", help="an arm64 target")
+    arguments.add_argument("--precision", default="fp32", help="fp32, fp16 or int8")
     arguments.add_argument("--ncnn", type=Path, help="folder with an arm64 Python and ncnn")
     arguments.add_argument("--pnnx", type=Path, default=Path("pnnx"), help="ncnn's converter")
     arguments.add_argument("--only", nargs="*", help="names of the subnets to count")
@@ -184,7 +194,8 @@ def main() -> None:
         worst = max(ratios, key=ratios.__getitem__)
         summary = {"geometric_mean": round(mean, 4), "worst": [worst, round(ratios[worst], 4)]}
     say(options, f"\nours / ncnn: {summary}")
-    finish({"benchmark": "arm64_instructions", "summary": summary, "subnets": results}, options)
+    what = {"target": options.target, "precision": options.precision, "summary": summary}
+    finish({"benchmark": "arm64_instructions", **what, "subnets": results}, options)
 
 
 if __name__ == "__main__":

@@ -113,7 +113,7 @@ class ConvolutionKernel:
                     first, _, width = group
                     channel = first if first else block * width
                     if stem_lanes.applies(w, machine):
-                        stem_lanes.emit_row(w, config, width, row, channel, tensors)
+                        stem_lanes.emit_row(w, config, machine, width, row, channel, tensors)
                     else:
                         _emit_row(w, config, machine, width, row, channel, tensors)
 
@@ -126,7 +126,7 @@ class ConvolutionKernel:
                         lambda: with_group(groups[1]),
                     )
 
-        return emit.define(sizes, body)
+        return emit.define(sizes, body, machine.value_type)
 
 
 def _emit_row(w: Convolution, config, machine, width: int, row, channel, tensors) -> None:
@@ -146,7 +146,7 @@ def _emit_tile(
 ) -> None:
     x, residual, weight, bias, y = tensors
     image, out_row = row // w.out_height, row % w.out_height
-    accumulators = emit.local(tile.width * width)
+    accumulators = emit.local(tile.width * width, y.dtype)
     out = (row * w.out_width + first_output) * w.out_channels + channel
     for output in range(tile.width):
         for offset, lanes in pieces:

@@ -134,7 +134,7 @@ def build(workload: Depthwise, config, machine: VectorMachine):
             else:
                 emit.branch(block < whole, with_lanes, tail)
 
-    return emit.define(sizes, body)
+    return emit.define(sizes, body, machine.value_type)
 
 
 def _emit_strip(w: Depthwise, cut: Plan, at: Place, first, tensors) -> None:
@@ -173,7 +173,7 @@ def _emit_tile(w, cut: Plan, at: Place, rows, columns, row, column, number, tens
     x, weight, bias, y = tensors
     lanes, channel = at.lanes, at.channel
     outputs = [(i, j) for j in range(columns.width) for i in range(rows.width)]
-    sums = emit.local(len(outputs) * lanes)
+    sums = emit.local(len(outputs) * lanes, y.dtype)
     slot = {output: n * lanes for n, output in enumerate(outputs)}
     start = emit.load(bias, channel, lanes)
     for output in outputs:

@@ -51,7 +51,7 @@ class _Stream:
         self.height = rows.width
         self.by_row = users(rows, w.kernel[0], w.stride[0], w.padding[0], w.height)
         self.in_flight = math.ceil(self.kernel / self.stride)
-        self.sums = emit.local(self.in_flight * self.height * at.lanes)
+        self.sums = emit.local(self.in_flight * self.height * at.lanes, self.y.dtype)
         in_row = at.image * w.height + top * w.stride[0] - w.padding[0]
         self.corner = emit.opaque(in_row * (w.width * w.channels) + at.channel)
 

@@ -8,7 +8,14 @@ from __future__ import annotations
 import math
 
 from ofa_compile.compiler.kernel_registry import VectorMachine, register
-from ofa_compile.compiler.workload import Activate, Add, ChangeLayout, ScaleChannels, ScaleWeights
+from ofa_compile.compiler.workload import (
+    Activate,
+    Add,
+    Cast,
+    ChangeLayout,
+    ScaleChannels,
+    ScaleWeights,
+)
 from ofa_compile.kernels import emit
 
 # Values per tile of a flat loop: 16 KiB, a quarter of a small L1 cache for three streams.
@@ -36,9 +43,13 @@ class _Flat(_Elementwise):
 
     num_inputs = 1
 
-    def combine(self, values):
+    def combine(self, workload, values, lanes: int):
         """Return what is written for one vector of each input."""
         raise AssertionError
+
+    def types(self, workload, machine: VectorMachine) -> tuple[str, str]:
+        """Return the types of what is read and written."""
+        return machine.value_type, machine.value_type
 
     def num_tiles(self, workload, config, machine: VectorMachine) -> int:
         """One tile per `FLAT_TILE` values."""
@@ -52,8 +63,8 @@ class _Flat(_Elementwise):
             *inputs, y, begin, end = arguments
 
             def apply(start, lanes: int) -> None:
-                value = self.combine([emit.load(x, start, lanes) for x in inputs])
-                emit.store(y, start, emit.activate(value, workload.activation, lanes), lanes)
+                values = [emit.load(x, start, lanes) for x in inputs]
+                emit.store(y, start, self.combine(workload, values, lanes), lanes)
 
             def run(start, size: int) -> None:
                 with emit.serial(0, size // machine.lanes) as i:
@@ -74,8 +85,9 @@ class _Flat(_Elementwise):
                         lambda: run(whole * FLAT_TILE, rest),
                     )
 
-        names = [f"x{index}" for index in range(self.num_inputs)] + ["y"]
-        return emit.define(dict.fromkeys(names, workload.size), body)
+        source, result = self.types(workload, machine)
+        sizes = {f"x{index}": (workload.size, source) for index in range(self.num_inputs)}
+        return emit.define({**sizes, "y": (workload.size, result)}, body)
 
 
 @register
@@ -85,9 +97,9 @@ class AddKernel(_Flat):
     kind = Add.kind
     num_inputs = 2
 
-    def combine(self, values):
+    def combine(self, workload, values, lanes: int):
         """Add."""
-        return values[0] + values[1]
+        return emit.activate(values[0] + values[1], workload.activation, lanes)
 
 
 @register
@@ -96,9 +108,25 @@ class ActivateKernel(_Flat):
 
     kind = Activate.kind
 
-    def combine(self, values):
-        """Pass on."""
-        return values[0]
+    def combine(self, workload, values, lanes: int):
+        """Apply."""
+        return emit.activate(values[0], workload.activation, lanes)
+
+
+@register
+class CastKernel(_Flat):
+    """`y = x0` in another type."""
+
+    kind = Cast.kind
+
+    def combine(self, workload: Cast, values, lanes: int):
+        """Convert."""
+        return emit.cast(values[0], workload.destination, lanes)
+
+    def types(self, workload: Cast, machine: VectorMachine) -> tuple[str, str]:
+        """Halves and floats, either way."""
+        other = {"float16": "float32", "float32": "float16"}
+        return other[workload.destination], workload.destination
 
 
 @register
@@ -134,7 +162,8 @@ class ScaleChannelsKernel(_Elementwise):
                     multiply(pixel, image, done + offset, lanes)
 
         size = w.batch * w.positions * w.channels
-        return emit.define({"x": size, "scale": w.batch * w.channels, "y": size}, body)
+        sizes = {"x": size, "scale": w.batch * w.channels, "y": size}
+        return emit.define(sizes, body, machine.value_type)
 
 
 @register
@@ -183,7 +212,8 @@ class ScaleWeightsKernel(_Elementwise):
                     )
 
         size = depth * sum(workload.block_widths)
-        return emit.define({"scale": depth, "weight": size, "y": size}, body)
+        sizes = {"scale": depth, "weight": size, "y": size}
+        return emit.define(sizes, body, machine.value_type)
 
 
 def _runs(widths: tuple[int, ...]) -> list[tuple[int, int]]:
@@ -222,4 +252,4 @@ class ChangeLayoutKernel(_Elementwise):
                 emit.store(y, tile * columns + column, x[source], 1)
 
         size = w.batch * w.channels * w.positions
-        return emit.define({"x": size, "y": size}, body)
+        return emit.define({"x": size, "y": size}, body, machine.value_type)

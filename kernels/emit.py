@@ -35,14 +35,18 @@ def prefetch(buffer, offset) -> None:
 
 
 def define(
-    arrays: Mapping[str, int | tuple[int, str]], body: Callable, *, fetches: bool = False
+    arrays: Mapping[str, int | tuple[int, str]],
+    body: Callable,
+    dtype: str = "float32",
+    *,
+    fetches: bool = False,
 ) -> tvm.tirx.PrimFunc:
-    """Build a PrimFunc over flat `arrays` (name -> number of float32 values, or number and type).
+    """Build a PrimFunc over flat `arrays` (name -> number of `dtype` values, or number and type).
 
     `body` is called with one buffer per array and the variables `begin` and `end`; with `fetches`
     the PrimFunc has the parameters `coming` and `stride` too, and `body` receives a `Fetch`.
     """
-    typed = [size if isinstance(size, tuple) else (size, "float32") for size in arrays.values()]
+    typed = [size if isinstance(size, tuple) else (size, dtype) for size in arrays.values()]
     with IRBuilder() as ir:
         with builder.prim_func():
             builder.func_name("kernel")
@@ -94,9 +98,9 @@ def opaque(index):
     return tvm.tirx.max(index, const(-(2**30), "int32"))
 
 
-def local(size: int, dtype: str = "float32"):
+def local(size: int, dtype="float32"):
     """Accumulators: a local array that LLVM keeps in registers once all indices are constants."""
-    return builder.alloc_buffer((size,), dtype, scope="local")
+    return builder.alloc_buffer((size,), str(dtype), scope="local")
 
 
 def load(buffer, offset, lanes: int):
@@ -109,16 +113,26 @@ def store(buffer, offset, value, lanes: int) -> None:
     builder.buffer_store(buffer, value, [Ramp(offset, 1, lanes) if lanes > 1 else offset])
 
 
-def splat(value, lanes: int):
-    """Repeat a scalar over a vector; a number becomes a float32 constant."""
+def splat(value, lanes: int, dtype: str = "float32"):
+    """Repeat a scalar over a vector; a number becomes a constant of `dtype`."""
     if isinstance(value, int | float):
-        value = const(float(value), "float32")
+        value = const(float(value), dtype)
     return Broadcast(value, lanes) if lanes > 1 else value
 
 
 def splat_int(value: int, lanes: int):
     """Repeat an int32 constant over a vector."""
     return splat(const(value, "int32"), lanes)
+
+
+def type_of(value) -> str:
+    """Return the type of a value, of its lanes if it is a vector."""
+    return str(value.ty).partition("x")[0]
+
+
+def cast(value, dtype: str, lanes: int):
+    """Convert a scalar or every lane of a vector; nothing where it has the type."""
+    return value.astype(f"{dtype}x{lanes}" if lanes > 1 else dtype)
 
 
 def lane(vector, index: int):
@@ -145,12 +159,13 @@ def activate(value, activation: str, lanes: int):
     """Apply an activation; h-swish and h-sigmoid as in MobileNetV3 (Howard et al. 2019, 5.2)."""
     if activation == "none":
         return value
-    zero, one = splat(0.0, lanes), splat(1.0, lanes)
+    constants = (0.0, 1.0, 6.0, 1.0 / 6.0, 0.5)
+    zero, one, six, sixth, half = (splat(c, lanes, type_of(value)) for c in constants)
     if activation == "relu":
         return tvm.tirx.max(value, zero)
     if activation == "relu6":
-        return tvm.tirx.min(tvm.tirx.max(value, zero), splat(6.0, lanes))
-    gate = value * splat(1.0 / 6.0, lanes) + splat(0.5, lanes)
+        return tvm.tirx.min(tvm.tirx.max(value, zero), six)
+    gate = value * sixth + half
     gate = tvm.tirx.min(tvm.tirx.max(gate, zero), one)
     if activation == "hsigmoid":
         return gate

@@ -38,12 +38,13 @@ def fold_bias(workload: Workload, bias):
 def finish(workload: Workload, value, lanes: int):
     """Apply the workload's activation to a sum of folded weights and bias."""
     activation = _folded(workload)
-    zero = emit.splat(0.0, lanes)
+    dtype = emit.type_of(value)
+    zero = emit.splat(0.0, lanes, dtype)
     if activation == "hsigmoid":
-        return tvm.tirx.min(tvm.tirx.max(value, zero), emit.splat(1.0, lanes))
+        return tvm.tirx.min(tvm.tirx.max(value, zero), emit.splat(1.0, lanes, dtype))
     if activation == "hswish":
-        gate = tvm.tirx.max(value + emit.splat(_ROOT / 2, lanes), zero)
-        return value * tvm.tirx.min(gate, emit.splat(_ROOT, lanes))
+        gate = tvm.tirx.max(value + emit.splat(_ROOT / 2, lanes, dtype), zero)
+        return value * tvm.tirx.min(gate, emit.splat(_ROOT, lanes, dtype))
     return emit.activate(value, workload.activation, lanes)
 
 

@@ -2,7 +2,8 @@
 
 Algorithm
     A tile is one image and up to `VECTORS` vectors of channels; positions are added one after the
-    other into `VECTORS` independent accumulators, so that the additions' latency is hidden.
+    other into `VECTORS` independent accumulators, so that the additions' latency is hidden. Sums
+    are float32 whatever the map is: those of halves would overflow, and round.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class GlobalPoolKernel:
                     )
 
         sizes = {"x": w.batch * w.positions * w.channels, "y": w.batch * w.channels}
-        return emit.define(sizes, body)
+        return emit.define(sizes, body, machine.value_type)
 
 
 def _emit_mean(w: GlobalPool, pieces, image, channel, x, y) -> None:
@@ -73,8 +74,8 @@ def _emit_mean(w: GlobalPool, pieces, image, channel, x, y) -> None:
     def add(position) -> None:
         start = (image * w.positions + position) * w.channels + channel
         for offset, lanes in pieces:
-            total = emit.load(sums, offset, lanes) + emit.load(x, start + offset, lanes)
-            emit.store(sums, offset, total, lanes)
+            value = emit.cast(emit.load(x, start + offset, lanes), "float32", lanes)
+            emit.store(sums, offset, emit.load(sums, offset, lanes) + value, lanes)
 
     whole = w.positions // UNROLL
     with emit.serial(0, whole) as group:
@@ -84,4 +85,5 @@ def _emit_mean(w: GlobalPool, pieces, image, channel, x, y) -> None:
         add(position)
     for offset, lanes in pieces:
         mean = emit.load(sums, offset, lanes) * emit.splat(1.0 / w.positions, lanes)
+        mean = emit.cast(mean, str(y.dtype), lanes)
         emit.store(y, image * w.channels + channel + offset, mean, lanes)

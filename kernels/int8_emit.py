@@ -12,6 +12,7 @@ GROUP = 4
 """Bytes whose products one instruction adds into one int32."""
 
 _VNNI = {16: "512", 8: "256", 4: "128"}
+_PMADD = {16: "avx512.pmaddw.d.512", 8: "avx2.pmadd.wd", 4: "sse2.pmadd.wd"}
 
 
 def shift_of(machine: VectorMachine) -> int:
@@ -41,6 +42,8 @@ def as_words(vector, lanes: int):
 
 def add_products(total, x, weight, lanes: int, machine: VectorMachine):
     """Add to each int32 lane the four products of the bytes of `x` and `weight` in that lane."""
+    if machine.byte_products == "pmadd":
+        return total + _sum_of_int16(x, weight, lanes)
     x = as_bytes(x, machine.byte_type, lanes)
     weight = as_bytes(weight, "int8", lanes)
     if machine.byte_products == "vnni":
@@ -48,6 +51,20 @@ def add_products(total, x, weight, lanes: int, machine: VectorMachine):
     if machine.byte_products == "sdot":
         return call(typed("int32", lanes), "aarch64.neon.sdot", total, x, weight)
     return total + _sum_in_halves(x, weight)
+
+
+def _sum_of_int16(x, weight, lanes: int):
+    """Sum products of uint8 and int8 in fours: bytes 0 and 2 of each word, then 1 and 3."""
+    words, eight = typed("int16", 2 * lanes), const(8, "int16")
+    shift = Broadcast(eight, 2 * lanes)
+    unsigned = tvm.tirx.reinterpret(typed("uint16", 2 * lanes), x)
+    low = unsigned & Broadcast(const(255, "uint16"), 2 * lanes)
+    high = unsigned >> Broadcast(const(8, "uint16"), 2 * lanes)
+    signed = tvm.tirx.reinterpret(words, weight)
+    pairs = ((low, (signed << shift) >> shift), (high, signed >> shift))
+    name = f"x86.{_PMADD[lanes]}"
+    sums = [call(typed("int32", lanes), name, tvm.tirx.reinterpret(words, a), b) for a, b in pairs]
+    return sums[0] + sums[1]
 
 
 def _sum_in_halves(x, weight):
@@ -74,7 +91,7 @@ def fused(a, b, c, lanes: int):
 def to_bytes(value, lanes: int, machine: VectorMachine):
     """Round to the nearest integer, ties to even, and clip to a byte."""
     integer = typed("int32", lanes)
-    if machine.byte_products == "vnni":
+    if machine.byte_type == "uint8":
         rounded = call(integer, "lrint", value)
     else:
         rounded = call(integer, "aarch64.neon.fcvtns", value)

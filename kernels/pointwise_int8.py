@@ -10,6 +10,7 @@ Packing
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from functools import partial
 
@@ -29,6 +30,8 @@ from ofa_compile.kernels.pointwise import (
 
 # Issue slots that turning one vector of sums into bytes takes, whatever its length.
 _EPILOGUE_SLOTS = 8.0
+# Products of int16 take inputs and weights in two parts, and registers for them.
+_PMADD_REGISTERS = 4
 # Independent sums that hide the latency of the products' instruction.
 _CHAINS = 4.0
 
@@ -66,8 +69,10 @@ class PointwiseInt8Kernel:
         if workload.rows == 1:
             return [{"vectors": VECTORS_FOR_ONE_ROW, "rows": 1}]
         most = min(6, machine.registers // 3, math.ceil(workload.out_channels / machine.lanes))
+        spare = _PMADD_REGISTERS if machine.byte_products == "pmadd" else 0
+        free = dataclasses.replace(machine, registers=machine.registers - spare)
         choices = [
-            {"vectors": vectors, "rows": rows_that_fit(vectors, machine)}
+            {"vectors": vectors, "rows": rows_that_fit(vectors, free)}
             for vectors in range(1, most + 1)
         ]
         return sorted(choices, key=lambda config: _cost(workload, config, machine))

@@ -24,11 +24,15 @@ from ofa_compile.compiler.tvm_api import tvm
 from ofa_compile.compiler.workload import Pointwise
 from ofa_compile.kernels import emit, folded
 
-LANES = 4
 # Straight code per loop step where registers are to spare. LLVM moves loads ahead: where none
 # are, every further load in the same piece of code is a spill (measured: 7 % more instructions).
 MAX_UNROLL = 24
 SPARE_REGISTERS = 2
+# A lane of halves multiplies from the first 16 registers only, and there are twice as many lanes.
+# With more rows, more straight code, no register to spare or no loop at all LLVM spills (measured:
+# up to twice as many instructions).
+HALF_ROWS = 8
+HALF_UNROLL = 16
 # One row gives no reuse of weights: only loop control is to be spread over many outputs.
 VECTORS_FOR_ONE_ROW = 8
 # Row tiles per call step: enough to forget the division that finds a tile.
@@ -71,15 +75,21 @@ class Block:
 
 def _rows_that_fit(pieces: int, step: int, machine: VectorMachine) -> int:
     """Most rows whose accumulators and inputs fit beside a pair of weights."""
-    return max(1, (machine.registers - 2) // (pieces + step // LANES))
+    inputs = step // machine.lanes
+    if machine.value_type == "float16":
+        rows = (machine.registers - 2 - SPARE_REGISTERS) // (pieces + inputs)
+        return max(1, min(rows, HALF_ROWS))
+    return max(1, (machine.registers - 2) // (pieces + inputs))
 
 
 def _block(workload: Pointwise, first: int, count: int, width: int, step, machine) -> Block:
     """Tile a group's rows: the tile of fewest instructions, of the largest that fit."""
     pieces = tuple(emit.split_lanes(width, machine.lanes))
     most = _rows_that_fit(len(pieces), step, machine)
-    if step > LANES and (most - 1) * workload.in_channels * 4 > PAIR_REACH_BYTES:
-        step = LANES
+    row_bytes = workload.in_channels * machine.value_bytes
+    is_far = (most - 1) * row_bytes > PAIR_REACH_BYTES
+    if step > machine.lanes and (is_far or workload.in_channels < 2 * step):
+        step = machine.lanes
         most = _rows_that_fit(len(pieces), step, machine)
     blocks = []
     for fit in range(most, max(0, most - 3), -1):
@@ -93,12 +103,15 @@ def _block(workload: Pointwise, first: int, count: int, width: int, step, machin
 def _unroll(depth: int, pieces: int, step: int, rows: int, machine: VectorMachine) -> int:
     """Input channels per loop step: if registers allow, the most that divide the depth."""
     # Inputs of rows that are within reach are loaded in pairs, whatever the step.
-    is_paired = (rows - 1) * depth * 4 <= PAIR_REACH_BYTES
+    is_paired = (rows - 1) * depth * machine.value_bytes <= PAIR_REACH_BYTES
     used = rows * (pieces + (2 if is_paired else 1)) + 2
     if used + SPARE_REGISTERS > machine.registers or depth <= step:
         return min(step, depth)
     reach = PAIR_REACH_BYTES // (16 * pieces)
-    choices = [n for n in range(min(MAX_UNROLL, reach), step, -1) if n % step == depth % n == 0]
+    most = min(MAX_UNROLL, reach)
+    if machine.value_type == "float16":
+        most = min(most, HALF_UNROLL, depth // 2)
+    choices = [n for n in range(most, step, -1) if n % step == depth % n == 0]
     return choices[0] if choices else step
 
 
@@ -140,9 +153,10 @@ def _tile_instructions(workload: Pointwise, block: Block, rows: int) -> float:
 def configs(workload: Pointwise, machine: VectorMachine):
     """Register tiles that fit, the one of fewest instructions first."""
     if workload.rows == 1:
-        return [{"vectors": VECTORS_FOR_ONE_ROW, "step": LANES}]
+        return [{"vectors": VECTORS_FOR_ONE_ROW, "step": machine.lanes}]
     most = min(6, machine.registers // 3, math.ceil(workload.out_channels / machine.lanes))
-    choices = [{"vectors": n, "step": step} for n in range(1, most + 1) for step in (4, 8)]
+    steps = (machine.lanes, 2 * machine.lanes)
+    choices = [{"vectors": n, "step": step} for n in range(1, most + 1) for step in steps]
     return sorted(choices, key=lambda config: _instructions(workload, config, machine))
 
 
@@ -176,27 +190,28 @@ def build(workload: Pointwise, config, machine: VectorMachine):
         x, *residual, weight, bias, y = buffers
         tensors = (x, residual[0] if residual else None, weight, bias, y)
         with emit.tiles(begin, end) as tile:
-            _emit_groups(workload, blocks, 0, tile, tensors)
+            _emit_groups(workload, machine, blocks, 0, tile, tensors)
 
-    return emit.define(sizes, body)
+    return emit.define(sizes, body, machine.value_type)
 
 
-def _emit_groups(workload, blocks, bias_start: int, tile, tensors) -> None:
+def _emit_groups(workload, machine, blocks, bias_start: int, tile, tensors) -> None:
     head, *rest = blocks
     if not rest:
-        _emit_strip(workload, head, bias_start, tile, tensors)
+        _emit_strip(workload, machine, head, bias_start, tile, tensors)
         return
     after = bias_start + head.count * head.width * _copies(workload, head)
     emit.branch(
         tile < head.num_tiles,
-        lambda: _emit_strip(workload, head, bias_start, tile, tensors),
-        lambda: _emit_groups(workload, rest, after, tile - head.num_tiles, tensors),
+        lambda: _emit_strip(workload, machine, head, bias_start, tile, tensors),
+        lambda: _emit_groups(workload, machine, rest, after, tile - head.num_tiles, tensors),
     )
 
 
-def _emit_strip(workload, block: Block, bias_start: int, tile, tensors) -> None:
+def _emit_strip(workload, machine, block: Block, bias_start: int, tile, tensors) -> None:
     """Emit up to `STRIP` row tiles of one block, and after the last strip the rows left over."""
-    if workload.in_channels * workload.out_channels * 4 <= STAYING_WEIGHTS_BYTES:
+    weights = workload.in_channels * workload.out_channels
+    if weights * machine.value_bytes <= STAYING_WEIGHTS_BYTES:
         strip, index = tile // block.count, tile % block.count
     else:
         index, strip = tile // block.strips, tile % block.strips
@@ -209,7 +224,7 @@ def _emit_strip(workload, block: Block, bias_start: int, tile, tensors) -> None:
         out = number * (block.rows * workload.out_channels)
         out = out + block.first_column + index * block.width
         row = number * block.rows
-        _emit_tile(workload, block, rows, (row, out, weight_at, bias_at), tensors)
+        _emit_tile(workload, machine, block, rows, (row, out, weight_at, bias_at), tensors)
 
     stop = tvm.tirx.min((strip + 1) * STRIP, block.whole_tiles)
     with emit.serial(strip * STRIP, stop) as number:
@@ -219,12 +234,12 @@ def _emit_strip(workload, block: Block, bias_start: int, tile, tensors) -> None:
         emit.when(is_last, lambda: with_rows(block.last_rows, strip * 0 + block.whole_tiles))
 
 
-def _emit_tile(workload, block: Block, rows: int, places, tensors) -> None:
+def _emit_tile(workload, machine, block: Block, rows: int, places, tensors) -> None:
     """Emit one tile; `places` are its first row, output, weight and bias."""
     row, out, weight_at, bias_at = places
     x, residual, weight, bias, y = tensors
     depth, width = workload.in_channels, block.width
-    sums = emit.local(rows * width)
+    sums = emit.local(rows * width, y.dtype)
     for i in range(rows):
         for offset, lanes in block.pieces:
             copy = 0 if residual is not None else i * width
@@ -239,7 +254,7 @@ def _emit_tile(workload, block: Block, rows: int, places, tensors) -> None:
         done = 0
         for _, lanes in emit.split_lanes(count, block.step):
             at = [(row + i) * depth + first + done for i in range(rows)]
-            inputs = [_load_lanes(x, start, lanes) for start in at]
+            inputs = [_load_lanes(x, start, lanes, machine) for start in at]
             for k in range(lanes):
                 multiply(first + done + k, [value[k] for value in inputs])
             done += lanes
@@ -264,10 +279,10 @@ def _emit_tile(workload, block: Block, rows: int, places, tensors) -> None:
             emit.store(y, out + i * workload.out_channels + offset, value, lanes)
 
 
-def _load_lanes(x, start, lanes: int):
+def _load_lanes(x, start, lanes: int, machine: VectorMachine):
     """Return `lanes` consecutive inputs as scalars, read by whole vectors."""
     scalars = []
-    for offset, size in emit.split_lanes(lanes, LANES):
+    for offset, size in emit.split_lanes(lanes, machine.lanes):
         vector = emit.load(x, start + offset, size)
         scalars += [emit.lane(vector, k) if size > 1 else vector for k in range(size)]
     return scalars

@@ -19,7 +19,6 @@ from ofa_compile.compiler.workload import Convolution
 from ofa_compile.kernels import emit, folded
 from ofa_compile.kernels.columns import ColumnTile, at_each_column, plan_columns, taps_inside
 
-LANES = 4
 MAX_CHANNELS = 4
 # A pair of weights, and registers for loads that LLVM moves ahead.
 OTHER_REGISTERS = 6
@@ -29,18 +28,18 @@ def applies(workload: Convolution, machine: VectorMachine) -> bool:
     """Say whether this is a stem, on a core with lane multiplies."""
     w = workload
     is_stem = w.input_layout == "nchw" and w.in_channels <= MAX_CHANNELS and not w.has_residual
-    return machine.has_lane_multiply and machine.lanes == LANES and is_stem
+    return machine.has_lane_multiply and machine.lanes >= 4 and is_stem
 
 
 def configs(workload: Convolution, machine: VectorMachine):
     """Register tiles, the one with most multiply-adds per load first."""
     w = workload
-    most = min(4, math.ceil(w.out_channels / LANES))
+    most = min(4, math.ceil(w.out_channels / machine.lanes))
     choices = []
     for vectors in range(most, 0, -1):
         outputs = 1
         while (
-            (outputs + 1) * vectors + _columns(w, outputs + 1) // LANES + OTHER_REGISTERS
+            (outputs + 1) * vectors + _columns(w, outputs + 1) // machine.lanes + OTHER_REGISTERS
         ) <= machine.registers:
             outputs += 1
         choices.append({"vectors": vectors, "outputs": min(outputs, 14)})
@@ -52,25 +51,25 @@ def _columns(w: Convolution, outputs: int) -> int:
     return (outputs - 1) * w.stride[1] + w.kernel[1]
 
 
-def emit_row(w: Convolution, config, width: int, row, channel, tensors) -> None:
+def emit_row(w: Convolution, config, machine, width: int, row, channel, tensors) -> None:
     """Emit one output row of one block of output channels."""
-    pieces = emit.split_lanes(width, LANES)
+    pieces = emit.split_lanes(width, machine.lanes)
     window = (w.kernel[1], w.stride[1], w.padding[1])
     for tile in plan_columns(w.out_width, w.width, *window, config["outputs"]):
         at_each_column(
             tile,
             lambda first, tile=tile: _emit_tile(
-                w, tile, first, pieces, width, row, channel, tensors
+                w, machine, tile, first, pieces, width, row, channel, tensors
             ),
         )
 
 
 def _emit_tile(
-    w: Convolution, tile: ColumnTile, first_output, pieces, width, row, channel, tensors
+    w: Convolution, machine, tile: ColumnTile, first_output, pieces, width, row, channel, tensors
 ) -> None:
     x, _, weight, bias, y = tensors
     image, out_row = row // w.out_height, row % w.out_height
-    sums = emit.local(tile.width * width)
+    sums = emit.local(tile.width * width, y.dtype)
     for output in range(tile.width):
         for offset, lanes in pieces:
             start = emit.load(bias, channel + offset, lanes)
@@ -86,7 +85,7 @@ def _emit_tile(
         for in_channel in range(w.in_channels if used else 0):
             plane = image * w.in_channels + in_channel
             start = (plane * w.height + top + tap_row) * w.width + left
-            inputs = _load_columns(x, start, min(used), max(used))
+            inputs = _load_columns(x, start, min(used), max(used), machine.lanes)
             panel = channel * (taps_h * taps_w * w.in_channels)
             for tap, outputs in reached.items():
                 at = panel + ((tap_row * taps_w + tap) * w.in_channels + in_channel) * width
@@ -112,11 +111,11 @@ def _outputs_of_taps(w: Convolution, tile: ColumnTile) -> dict[int, list[int]]:
     return {tap: taps_inside(tile, tap, *window) for tap in range(w.kernel[1])}
 
 
-def _load_columns(x, start, first: int, last: int) -> dict[int, object]:
+def _load_columns(x, start, first: int, last: int, lanes: int) -> dict[int, object]:
     """Read columns `first` to `last` of a row by vectors; return column -> scalar."""
     scalars: dict[int, object] = {}
     count = last - first + 1
-    size = min(LANES, 1 << (count.bit_length() - 1))
+    size = min(lanes, 1 << (count.bit_length() - 1))
     for column in [*range(first, last + 2 - size, size), last + 1 - size]:
         if column + size - 1 in scalars:
             continue

@@ -45,7 +45,7 @@ class WindowPoolKernel:
             "x": w.batch * w.height * w.width * w.channels,
             "y": w.batch * w.out_height * w.out_width * w.channels,
         }
-        return emit.define(sizes, body)
+        return emit.define(sizes, body, machine.value_type)
 
 
 def _emit_window(w: Pool, row, column, channel, lanes: int, x, y) -> None:
@@ -54,12 +54,13 @@ def _emit_window(w: Pool, row, column, channel, lanes: int, x, y) -> None:
     left = column * w.stride[1] - w.padding[1]
     row_bounds = (tvm.tirx.max(0, -top), tvm.tirx.min(w.kernel[0], w.height - top))
     column_bounds = (tvm.tirx.max(0, -left), tvm.tirx.min(w.kernel[1], w.width - left))
-    result = emit.local(lanes)
+    result = emit.local(lanes, "float32")
     start = -math.inf if w.reduction == "max" else 0.0
     emit.store(result, 0, emit.splat(start, lanes), lanes)
     with emit.serial(*row_bounds) as tap_row, emit.serial(*column_bounds) as tap:
         pixel = (image * w.height + top + tap_row) * w.width + left + tap
         value = emit.load(x, pixel * w.channels + channel, lanes)
+        value = emit.cast(value, "float32", lanes)
         held = emit.load(result, 0, lanes)
         held = tvm.tirx.max(held, value) if w.reduction == "max" else held + value
         emit.store(result, 0, held, lanes)
@@ -67,7 +68,7 @@ def _emit_window(w: Pool, row, column, channel, lanes: int, x, y) -> None:
     if w.reduction == "mean":
         value = value * emit.splat(_reciprocal(w, row_bounds, column_bounds), lanes)
     out = (row * w.out_width + column) * w.channels + channel
-    emit.store(y, out, value, lanes)
+    emit.store(y, out, emit.cast(value, str(y.dtype), lanes), lanes)
 
 
 def _reciprocal(w: Pool, row_bounds, column_bounds):

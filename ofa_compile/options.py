@@ -101,7 +101,7 @@ class CompileOptions(SupernetOptions, LimitOptions):
     threads
         What the executable uses unless told otherwise.
     precision
-        Of weights and maps: "fp32", or "int8" after calibration.
+        Of weights and maps: "fp32", "fp16", or "int8" after calibration.
     """
 
     target: str

@@ -147,7 +147,7 @@ def compile(
     verify
         Compare the binary with PyTorch (for a file: with ONNX's reference evaluator).
     precision
-        "fp32" or "int8".
+        "fp32", "fp16" or "int8".
     calibration
         For int8: real images, normalised, of shape (n, 3, H, W).
 
@@ -197,7 +197,7 @@ def compile(
 
 
 def _images_for(target: TargetSpec, images: NDArray[np.float32] | None) -> Calibration | None:
-    if target.precision == "fp32" or images is None:
+    if target.precision != "int8" or images is None:
         return None
     from ofa_compile.compiler.int8.prepare import given_images
 
@@ -332,7 +332,7 @@ def _accuracy_on_data(
 
 def _calibration(options: CompileOptions, architecture: Architecture) -> Calibration | None:
     """Return what a quantised subnet takes its ranges from; None in float."""
-    if options.precision == "fp32":
+    if options.precision != "int8":
         return None
     from ofa_compile.workflows.int8 import int8_calibration
 
@@ -342,7 +342,7 @@ def _calibration(options: CompileOptions, architecture: Architecture) -> Calibra
 def _binary_accuracy(
     options: CompileOptions, architecture: Architecture
 ) -> Callable[[Run], Mapping[str, Figure]] | None:
-    """Return what measures a quantised binary on the user's test images, if they gave some."""
+    """Return what measures a less precise binary on the user's test images, if they gave some."""
     data = options.accuracy_data
     if options.precision == "fp32" or data is None:
         return None

@@ -41,7 +41,7 @@ from ofa_compile.bundle.network_meta import render_network_meta
 from ofa_compile.bundle.preprocess import Preprocessing
 from ofa_compile.bundle.publish import publish, resolve_output, staging_folder
 from ofa_compile.bundle.quantised import quantised_reference
-from ofa_compile.bundle.verify import Reference, VerificationResult, verify
+from ofa_compile.bundle.verify import Reference, VerificationResult, tolerance_of, verify
 from ofa_compile.errors import UserInputError
 from ofa_compile.hardware.board_address import is_on_board
 from ofa_compile.hardware.target_spec import TargetSpec
@@ -158,7 +158,7 @@ def build_bundle(
             calibration=calibration,
         )
         manifest = _manifest(compiled, target, contents, prefix)
-        if calibration is not None:
+        if target.precision == "int8" and calibration is not None:
             quantisation = {"layers": compiled.layers, "calibration": calibration.what}
             if reference is not None:
                 reference, change = quantised_reference(
@@ -287,21 +287,21 @@ def _verify_program(
         from ofa_compile.remote.program import board_program
 
         with board_program(manifest.target, path, classes) as program:
-            return _compare(program.run, reference), f"board {program.board.model}"
+            return _compare(program.run, manifest, reference), f"board {program.board.model}"
     command = emulator_command(manifest.target)
     executable = Executable(path, classes, command)
-    return _compare(executable.run, reference), _runner_words(manifest, command)
+    return _compare(executable.run, manifest, reference), _runner_words(manifest, command)
 
 
 def _verify_library(
     manifest: Manifest, staging: Path, reference: Reference
 ) -> tuple[VerificationResult, str]:
     with NativeLibrary(staging / manifest.platform.library, manifest.symbol_prefix) as library:
-        return _compare(library.run, reference), "native"
+        return _compare(library.run, manifest, reference), "native"
 
 
-def _compare(run: Run, reference: Reference) -> VerificationResult:
-    return verify(run, reference.inputs, reference.logits, reference.tolerance)
+def _compare(run: Run, manifest: Manifest, reference: Reference) -> VerificationResult:
+    return verify(run, reference.inputs, reference.logits, tolerance_of(manifest.precision))
 
 
 def _runner_words(manifest: Manifest, command: Sequence[str]) -> str:

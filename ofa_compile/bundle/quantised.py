@@ -16,11 +16,6 @@ from ofa_compile.hardware.target_spec import TargetSpec
 if TYPE_CHECKING:
     from ofa_compile.compiler.int8.prepare import Calibration
 
-# Sums of integers are exact, and so is what follows but for the order of additions in the layers
-# that stay in float. Where that tips a value that lies between two bytes, the next layers see a
-# difference of one step in one of their inputs: far below this, as wrong code is far above it.
-TOLERANCE = 0.02
-
 
 def quantised_reference(
     onnx_path: Path,
@@ -40,7 +35,7 @@ def quantised_reference(
     from ofa_compile.compiler.int8.prepare import quantised_logits
 
     logits = quantised_logits(onnx_path, target, calibration, reference.inputs, cache or Cache())
-    changed = dataclasses.replace(reference, logits=logits, tolerance=TOLERANCE)
+    changed = dataclasses.replace(reference, logits=logits)
     return changed, logit_change(reference.logits, logits)
 
 

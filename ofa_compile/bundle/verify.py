@@ -13,6 +13,12 @@ from ofa_compile.errors import NumericMismatchError
 
 # Largest error allowed, relative to the largest |logit| of the reference.
 TOLERANCE = 1e-4
+# In int8 the reference is quantised too: sums of integers are exact, and so is what follows but for
+# the order of additions in the layers that stay in float. Where that tips a value that lies between
+# two bytes, the next layers see a difference of one step in one of their inputs: far below this.
+# In fp16 the reference is PyTorch in float32: 10,000 test images differed by 0.011 at most.
+# Wrong code is far above either.
+_TOLERANCES = {"fp32": TOLERANCE, "fp16": 0.03, "int8": 0.02}
 _NUM_INPUTS = 8
 # Emulated code runs at about 65 M MACs/s: eight large inputs would take minutes.
 _NUM_INPUTS_EMULATED = 2
@@ -33,14 +39,11 @@ class Reference:
         float32 array of shape (N, classes), from PyTorch.
     input_kind
         "images", "noise": what the inputs are, for the manifest.
-    tolerance
-        Largest error allowed, relative to the largest |logit|.
     """
 
     inputs: NDArray[np.float32]
     logits: NDArray[np.float32]
     input_kind: str = "noise"
-    tolerance: float = TOLERANCE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +75,11 @@ class VerificationResult:
     def to_dict(self) -> dict[str, Any]:
         """Return the manifest's entry."""
         return {"verified": True, "relative_error": self.relative_error, **asdict(self)}
+
+
+def tolerance_of(precision: str) -> float:
+    """Return the largest error allowed in a precision, relative to the largest |logit|."""
+    return _TOLERANCES[precision]
 
 
 def num_verification_inputs(resolution: int, *, is_emulated: bool) -> int:

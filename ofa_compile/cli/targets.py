@@ -12,6 +12,7 @@ import typer
 
 from ofa_compile.cli import common_options as opt
 from ofa_compile.cli.render import Output, table
+from ofa_compile.hardware.precision import precisions_of
 from ofa_compile.hardware.target_spec import list_targets, load_target
 
 if TYPE_CHECKING:
@@ -26,10 +27,18 @@ TargetArgument = Annotated[str, typer.Argument(help="A target's name, or the pat
 def list_command(as_json: opt.Json = False, quiet: opt.Quiet = False) -> None:
     """List the targets that ship with this package."""
     specs = [load_target(name) for name in list_targets()]
-    rows = [(s.name, s.arch, "yes" if s.is_native else "no", s.description) for s in specs]
+    precisions = [precisions_of(spec) for spec in specs]
+    rows = [
+        (s.name, s.arch, "yes" if s.is_native else "no", " ".join(has), s.description)
+        for s, has in zip(specs, precisions, strict=True)
+    ]
+    documents = [
+        {"is_native": s.is_native, "precisions": list(has), **s.to_dict()}
+        for s, has in zip(specs, precisions, strict=True)
+    ]
     Output(as_json=as_json, quiet=quiet).result(
-        {"targets": [{"is_native": s.is_native, **s.to_dict()} for s in specs]},
-        table(("target", "arch", "runs here", "description"), rows),
+        {"targets": documents},
+        table(("target", "arch", "runs here", "precisions", "description"), rows),
     )
 
 
@@ -39,7 +48,12 @@ def show_command(
 ) -> None:
     """Show one target, resolved."""
     spec = load_target(target)
-    document = {**spec.to_dict(), "fingerprint": spec.fingerprint, "is_native": spec.is_native}
+    document = {
+        **spec.to_dict(),
+        "fingerprint": spec.fingerprint,
+        "is_native": spec.is_native,
+        "precisions": list(precisions_of(spec)),
+    }
     lines = []
     for key, value in document.items():
         if isinstance(value, dict):

@@ -22,7 +22,8 @@ from ofa_compile.hardware.toolchain import find_linker
 if TYPE_CHECKING:
     from ofa_compile.compiler.emit_c import NetworkSource
     from ofa_compile.compiler.int8.prepare import Calibration
-    from ofa_compile.compiler.kernel_registry import Config
+    from ofa_compile.compiler.kernel_registry import Config, VectorMachine
+    from ofa_compile.compiler.lower import ChooseConfig
     from ofa_compile.compiler.objects import KernelObject
     from ofa_compile.compiler.plan import Plan
     from ofa_compile.compiler.workload import Workload
@@ -135,7 +136,7 @@ def compile_onnx(
         msg = "int8 needs images to calibrate on, and none are given"
         raise UserInputError(msg, hint="give real images, normalised as the network wants them")
     identity = onnx_identity(onnx_path)
-    if target.precision == "fp32":
+    if target.precision != "int8":
         calibration = None
     if calibration is not None:
         identity = digest(identity, calibration.identity)
@@ -230,30 +231,43 @@ def _prepare_cpu(
 ) -> tuple[Plan, list[KernelObject], dict[int, str], NetworkSource]:
     """Return the plan, its objects, the symbol of every step's kernel, and generated sources."""
     from ofa_compile.compiler.emit_c import emit_network
-    from ofa_compile.compiler.import_onnx import import_onnx
     from ofa_compile.compiler.kernel_registry import VectorMachine
-    from ofa_compile.compiler.lower import lower
     from ofa_compile.compiler.objects import compile_objects, symbol_of
-    from ofa_compile.compiler.pipeline import run_passes
 
     machine = VectorMachine.of(target)
 
     def choose_config(workload: Workload) -> Config | None:
         return tuned.get(workload.key)
 
+    plan = _lowered(onnx_path, machine, cache, choose_config, calibration)
+    objects = compile_objects(plan, target, machine, cache, progress)
+    symbols = {number: symbol_of(step, target) for number, step in enumerate(plan.steps)}
+    return plan, objects, symbols, emit_network(plan, symbols, version_of(plan))
+
+
+def _lowered(
+    onnx_path: Path,
+    machine: VectorMachine,
+    cache: Cache,
+    choose_config: ChooseConfig,
+    calibration: Calibration | None,
+) -> Plan:
+    """Import, rewrite and lower a network: to bytes with a calibration, else to floats."""
     if calibration is not None:
         from ofa_compile.compiler.int8.lower import lower_int8
         from ofa_compile.compiler.int8.prepare import quantised_graph
 
         quantised = quantised_graph(onnx_path, calibration, cache)
-        plan = lower_int8(quantised, machine, choose_config)
-    else:
-        graph = import_onnx(onnx_path)
-        run_passes(graph)
-        plan = lower(graph, machine, choose_config)
-    objects = compile_objects(plan, target, machine, cache, progress)
-    symbols = {number: symbol_of(step, target) for number, step in enumerate(plan.steps)}
-    return plan, objects, symbols, emit_network(plan, symbols, version_of(plan))
+        return lower_int8(quantised, machine, choose_config)
+    from ofa_compile.compiler.fp16 import lower_fp16
+    from ofa_compile.compiler.import_onnx import import_onnx
+    from ofa_compile.compiler.lower import lower
+    from ofa_compile.compiler.pipeline import run_passes
+
+    graph = import_onnx(onnx_path)
+    run_passes(graph)
+    lower_floats = lower_fp16 if machine.value_type == "float16" else lower
+    return lower_floats(graph, machine, choose_config)
 
 
 def _load(cache: Cache, key: str, namespace: str) -> _Prepared | None:

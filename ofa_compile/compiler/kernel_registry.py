@@ -11,7 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from ofa_compile.hardware.precision import ByteProducts, byte_products
+from ofa_compile.hardware.precision import (
+    ByteProducts,
+    ValueType,
+    byte_products,
+    byte_type,
+    value_type,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,27 +35,36 @@ class VectorMachine:
     """What a kernel needs to know of a core."""
 
     lanes: int
-    """float32 values in one vector register."""
+    """Values in one vector register."""
     registers: int
     """Vector registers the compiler may use."""
     has_lane_multiply: bool
     """Whether a multiply-add can take one lane of a vector as its scalar (NEON)."""
     byte_products: ByteProducts = "none"
     """The instructions that add products of four bytes at once into an int32."""
+    value_type: ValueType = "float32"
+    """Type of maps and weights that are not bytes, and of the sums of their products."""
+
+    @property
+    def value_bytes(self) -> int:
+        """Size of a value."""
+        return 2 if self.value_type == "float16" else 4
 
     @property
     def byte_type(self) -> str:
         """Type in which maps are stored as bytes: what the instructions multiply by int8."""
-        return "uint8" if self.byte_products == "vnni" else "int8"
+        return byte_type(self.byte_products)
 
     @classmethod
     def of(cls, target: TargetSpec) -> VectorMachine:
         """Read the machine off a hardware target."""
+        values = value_type(target)
         return cls(
-            lanes=max(1, target.core.vector_bits // 32),
+            lanes=max(1, target.core.vector_bits // (16 if values == "float16" else 32)),
             registers=target.core.vector_registers,
             has_lane_multiply=target.arch in ("aarch64", "armv7"),
             byte_products=byte_products(target),
+            value_type=values,
         )
 
 
@@ -77,7 +92,7 @@ Machine = VectorMachine | GpuMachine
 class Kernel(Protocol):
     """One hand-written implementation of a kind of workload.
 
-    The PrimFunc of `build` takes one float32 pointer for each input, packed constant and output,
+    The PrimFunc of `build` takes one pointer for each input, packed constant and output,
     in that order, then the half-open range of tiles (`begin`, `end`: int32) that this call
     computes. Tiles are independent, so threads split the range. A GPU's kernel (`family` "gpu",
     `machine` a `GpuMachine`) is one launch instead: its extents are constants, and it takes no

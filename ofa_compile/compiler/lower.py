@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+from numpy.typing import NDArray
+
 from ofa_compile.compiler.generic import lower_generic
 from ofa_compile.compiler.graph import Graph, Node, Value
 from ofa_compile.compiler.kernel_registry import (
@@ -66,6 +68,7 @@ class Lowering:
     """Holds the plan under construction and where each value lives, in which layout."""
 
     family = "cpu"
+    value_bytes = 4
 
     def __init__(self, graph: Graph, machine: Machine, choose_config: ChooseConfig) -> None:
         self.graph = graph
@@ -103,7 +106,7 @@ class Lowering:
             data = value.data
             if layout == "nhwc" and data.ndim == 4:
                 data = data.transpose(0, 2, 3, 1)
-            self.put(value, self.plan.new_constant(data), layout)
+            self.put(value, self.constant(data), layout)
         if not self.has(value, layout):
             other = "nhwc" if layout == "nchw" else "nchw"
             batch, channels, height, width = value.shape
@@ -111,6 +114,10 @@ class Lowering:
             source = self.places[value.id, other]
             self.put(value, self.call(workload, [source], value.size), layout)
         return self.places[value.id, layout]
+
+    def constant(self, data: NDArray[Any]) -> Ref:
+        """Keep a constant as the kernels read it."""
+        return self.plan.new_constant(data)
 
     # Steps
 
@@ -131,15 +138,15 @@ class Lowering:
         inputs: list[Ref],
         output_size: int,
         constants: dict[str, Any] | None = None,
-        bytes_per_value: int = 4,
+        bytes_per_value: int | None = None,
     ) -> Ref:
         """Append a kernel call and return its output buffer."""
         config = self.config_of(workload)
         kernel = find_kernel(workload, self.family)
         assert kernel is not None
         packed = kernel.pack(workload, config, self.machine, constants or {})
-        refs = [self.plan.new_constant(data) for data in packed]
-        output = self.plan.new_buffer(output_size, bytes_per_value)
+        refs = [self.constant(data) for data in packed]
+        output = self.plan.new_buffer(output_size, bytes_per_value or self.value_bytes)
         tiles = kernel.num_tiles(workload, config, self.machine)
         fetch_steps = count_fetch_steps(kernel, workload, config, self.machine)
         step = Step(workload, config, (*inputs, *refs), output, tiles, output_size, fetch_steps)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ofa_compile.cache import Cache, digest, source_digest
 from ofa_compile.compiler.link import runtime_folder
+from ofa_compile.hardware.precision import value_type
 
 if TYPE_CHECKING:
     from ofa_compile.compiler.kernel_registry import VectorMachine
@@ -50,6 +51,7 @@ def object_key(step: Step, target: TargetSpec) -> str:
         json.dumps(step.config, sort_keys=True),
         json.dumps(target.tvm_target, sort_keys=True),
         f"{target.core.vector_bits} {target.core.vector_registers} {bool(step.fetch_steps)}",
+        value_type(target),
         code_fingerprint(),
     )
 

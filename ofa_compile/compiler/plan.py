@@ -61,9 +61,9 @@ class Plan:
         return Ref("buffer", len(self.buffer_bytes) - 1)
 
     def new_constant(self, data: Any) -> Ref:
-        """Keep a constant, flattened: bytes as they are, everything else as float32."""
+        """Keep a constant, flattened: bytes and halves as they are, everything else as float32."""
         array = np.asarray(data)
-        dtype = array.dtype if array.dtype.itemsize == 1 else np.float32
+        dtype = array.dtype if array.dtype.itemsize <= 2 else np.float32
         self.constants.append(np.ascontiguousarray(array, dtype).ravel())
         return Ref("constant", len(self.constants) - 1)
 

@@ -192,6 +192,15 @@ class Activate(Workload):
 
 
 @dataclass(frozen=True)
+class Cast(Workload):
+    """Float32 to float16 or back, where a network in halves meets what is not."""
+
+    kind: ClassVar[str] = "cast"
+    size: int
+    destination: Literal["float16", "float32"]
+
+
+@dataclass(frozen=True)
 class ChangeLayout(Workload):
     """Transpose of a map between channels-first and channels-last."""
 
@@ -283,6 +292,7 @@ _CLASSES: dict[str, type[Workload]] = {
         ScaleWeights,
         Add,
         Activate,
+        Cast,
         ChangeLayout,
         Generic,
         PointwiseInt8,

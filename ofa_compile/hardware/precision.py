@@ -9,11 +9,37 @@ from ofa_compile.errors import TargetSpecError, UserInputError
 from ofa_compile.hardware import host
 from ofa_compile.hardware.target_spec import TargetSpec
 
-Precision = Literal["fp32", "int8"]
-ByteProducts = Literal["none", "vnni", "sdot", "smull"]
+Precision = Literal["fp32", "fp16", "int8"]
+ValueType = Literal["float32", "float16"]
+ByteProducts = Literal["none", "vnni", "pmadd", "sdot", "smull"]
 
+# LLVM's feature of vector arithmetic on halves, and /proc/cpuinfo's flag for it.
+_HALF_ARITHMETIC, _HALF_FLAG = "+fullfp16", "asimdhp"
 # /proc/cpuinfo's flag for dot products of bytes, and LLVM's feature; the widest first.
 _VNNI = {"avx512_vnni": "+avx512vnni", "avx_vnni": "+avxvnni"}
+# What products of int16 take on x86: AVX2.
+_PMADD_BITS = 256
+
+
+def value_type(target: TargetSpec) -> ValueType:
+    """Return the type of maps and weights that are not bytes."""
+    return "float16" if target.precision == "fp16" else "float32"
+
+
+def precisions_of(target: TargetSpec) -> tuple[str, ...]:
+    """Return the precisions that networks can be compiled to for a target."""
+    found = []
+    for name in get_args(Precision):
+        try:
+            found.append(target_in(target, name).precision)
+        except TargetSpecError:
+            continue
+    return tuple(found)
+
+
+def recorded_precision(target: TargetSpec) -> str:
+    """Return the word for a target's precision in data sets, which is older for float32."""
+    return "float32" if target.precision == "fp32" else target.precision
 
 
 def byte_products(target: TargetSpec) -> ByteProducts:
@@ -22,18 +48,26 @@ def byte_products(target: TargetSpec) -> ByteProducts:
     if target.tvm_target.get("kind") != "llvm":
         return "none"
     if target.arch == "x86_64":
-        return "vnni" if any(feature in features for feature in _VNNI.values()) else "none"
+        if any(feature in features for feature in _VNNI.values()):
+            return "vnni"
+        return "pmadd" if target.core.vector_bits >= _PMADD_BITS else "none"
     if target.arch == "aarch64":
         return "sdot" if "+dotprod" in features else "smull"
     return "none"
+
+
+def byte_type(products: ByteProducts) -> Literal["uint8", "int8"]:
+    """Return the type of maps stored as bytes: what the instructions multiply by int8."""
+    return "uint8" if products in ("vnni", "pmadd") else "int8"
 
 
 def target_in(target: TargetSpec, precision: str) -> TargetSpec:
     """Return the target with what a precision needs switched on.
 
     An x86-64 core gets the dot products of bytes that it is known to have: a detected one from its
-    flags, another from `[core] requires`. The result has a fingerprint of its own, so that
-    measurements and tuning in different precisions never meet, and a name that says which it is.
+    flags, another from `[core] requires`; one without multiplies int16 instead. The result has a
+    fingerprint of its own, so that measurements and tuning in different precisions never meet, and
+    a name that says which it is.
 
     Raises
     ------
@@ -48,20 +82,36 @@ def target_in(target: TargetSpec, precision: str) -> TargetSpec:
         raise UserInputError(msg)
     if precision in ("fp32", target.precision):
         return target
+    if precision == "fp16":
+        return _in_fp16(target)
     if target.arch == "x86_64" and target.tvm_target.get("kind") == "llvm":
-        return _in_int8(_with_vnni(target))
+        target = _with_vnni(target)
     if byte_products(target) == "none":
         what = f"a {target.kind} GPU" if target.is_gpu else target.arch
-        msg = f"there are no int8 kernels for {target.name} ({what}), only for x86-64 and aarch64"
+        msg = f"there are no int8 kernels for {target.name} ({what}), only for AVX2 and aarch64"
         raise TargetSpecError(msg, hint="compile with --precision fp32")
-    return _in_int8(target)
+    return _changed(target, "int8")
 
 
-def _in_int8(target: TargetSpec) -> TargetSpec:
+def _changed(target: TargetSpec, precision: Precision) -> TargetSpec:
     # The boards are those of the target, whatever runs on them.
     runner = dataclasses.replace(target.runner, key=target.runner.key or target.name)
-    name = f"{target.name}-int8"
-    return dataclasses.replace(target, name=name, runner=runner, precision="int8")
+    name = f"{target.name}-{precision}"
+    return dataclasses.replace(target, name=name, runner=runner, precision=precision)
+
+
+def _in_fp16(target: TargetSpec) -> TargetSpec:
+    is_arm = target.arch == "aarch64" and target.tvm_target.get("kind") == "llvm"
+    if is_arm and _HALF_ARITHMETIC in target.tvm_target.get("mattr", ()):
+        flags = dict.fromkeys((*target.core.requires, _HALF_FLAG))
+        core = dataclasses.replace(target.core, requires=tuple(flags))
+        return _changed(dataclasses.replace(target, core=core), "fp16")
+    if is_arm:
+        why = f"its tvm_target.mattr lacks {_HALF_ARITHMETIC!r}, which cores have from ARMv8.2 on"
+    else:
+        why = "there are fp16 kernels for aarch64 only"
+    msg = f"{target.name} cannot compute in fp16: {why}"
+    raise TargetSpecError(msg, hint="compile with --precision fp32")
 
 
 def _with_vnni(target: TargetSpec) -> TargetSpec:
@@ -70,9 +120,7 @@ def _with_vnni(target: TargetSpec) -> TargetSpec:
     flags = host.cpu_flags() if target.detected else frozenset(target.core.requires)
     flag = next((name for name in _VNNI if name in flags), None)
     if flag is None:
-        how = "this processor has neither" if target.detected else "its [core] requires names none"
-        msg = f"int8 on {target.name} needs dot products of bytes ({', '.join(_VNNI)}), and {how}"
-        raise TargetSpecError(msg, hint="compile with --precision fp32")
+        return target
     features = (*target.tvm_target.get("mattr", ()), _VNNI[flag])
     return dataclasses.replace(
         target,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ofa_compile.bundle.network_meta import render_network_meta
 from ofa_compile.bundle.preprocess import Preprocessing
-from ofa_compile.bundle.verify import noise_inputs, verify
+from ofa_compile.bundle.verify import TOLERANCE, noise_inputs, tolerance_of, verify
 from ofa_compile.cache import Cache
 from ofa_compile.compiler.build import compile_onnx
 from ofa_compile.compiler.int8.prepare import calibration_for_timing, quantised_logits
@@ -87,11 +87,12 @@ def board_facts(board: Board) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class BuiltSubnet:
-    """A subnet's executable, and what it must compute."""
+    """A subnet's executable, what it must compute, and how nearly."""
 
     executable: Path
     inputs: NDArray[np.float32]
     logits: NDArray[np.float32]
+    tolerance: float = TOLERANCE
 
     def deploy(self, board: Board, threads: int = 1) -> BoardRunner:
         """Upload it to a board, and check there what it computes.
@@ -105,7 +106,7 @@ class BuiltSubnet:
         """
         program = BoardProgram(board, self.executable, self.logits.shape[1])
         try:
-            verify(program.run, self.inputs, self.logits)
+            verify(program.run, self.inputs, self.logits, self.tolerance)
         except NumericMismatchError as error:
             msg = f"board {board.name} computes wrong logits: {error}"
             raise BoardLostError(msg) from error
@@ -162,4 +163,4 @@ def build_subnet(
         expected = compute_logits(subnet, inputs)
     else:
         expected = quantised_logits(path, target, calibration, inputs, cache or Cache())
-    return BuiltSubnet(compiled.executable, inputs, expected)
+    return BuiltSubnet(compiled.executable, inputs, expected, tolerance_of(target.precision))

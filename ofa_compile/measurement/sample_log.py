@@ -7,6 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from ofa_compile.hardware.gpu_devices import check_gpu
+from ofa_compile.hardware.precision import recorded_precision
 from ofa_compile.hardware.target_spec import TargetSpec
 from ofa_compile.measurement.dataset import LatencyDataset, LatencyRecord
 from ofa_compile.measurement.machine import tool_versions
@@ -52,7 +53,7 @@ class SampleLog:
         self._common: dict[str, Any] = {
             "target": target.name,
             "target_fingerprint": target.fingerprint,
-            "precision": "float32" if target.precision == "fp32" else target.precision,
+            "precision": recorded_precision(target),
             "kind": "measurement",
             "threads": config.threads,
             "batch": config.batch,

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ofa_compile.hardware.precision import target_in
+from ofa_compile.hardware.precision import recorded_precision, target_in
 from ofa_compile.hardware.target_spec import TargetSpec, load_target
 from ofa_compile.measurement.network_cycles import LEFT_OUT, CycleEstimator
 from ofa_compile.options import MeasureOptions, default_workspace
@@ -62,6 +62,7 @@ def estimate_target(
             target=target.name,
             target_fingerprint=target.fingerprint,
             kind="estimate",
+            precision=recorded_precision(target),
             median_ms=figures.ms,
             versions={**tool_versions(), "code": code},
             machine={**estimator.method, **dataclasses.asdict(figures)},
@@ -89,6 +90,7 @@ def build_executable(
     from ofa_compile.bundle.network_meta import render_network_meta
     from ofa_compile.bundle.preprocess import Preprocessing
     from ofa_compile.compiler.build import compile_onnx
+    from ofa_compile.compiler.int8.prepare import calibration_for_timing
     from ofa_compile.export.onnx_export import export_onnx
     from ofa_compile.supernet import load_supernet
 
@@ -97,7 +99,15 @@ def build_executable(
     export_onnx(subnet, path, resolution=side, check=False)
     plain = Preprocessing(height=side, width=side, mean=(0.0,) * 3, std=(1.0,) * 3)
     meta = render_network_meta(plain, ())
-    compiled = compile_onnx(path, target, folder, network_meta=meta, tuned=tuned, keep_symbols=True)
+    compiled = compile_onnx(
+        path,
+        target,
+        folder,
+        network_meta=meta,
+        tuned=tuned,
+        keep_symbols=True,
+        calibration=calibration_for_timing(target, side),
+    )
     assert compiled.executable is not None  # asked for by network_meta
     raw_input = folder / "input.f32"
     np.full((3, side, side), 0.5, "<f4").tofile(raw_input)

@@ -16,6 +16,8 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_app(["targets", "list", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert [item["name"] for item in document["targets"]] == list_targets()
+    precisions = {item["name"]: item["precisions"] for item in document["targets"]}
+    assert precisions["cortex-a55"] == ["fp32", "fp16", "int8"]
 
 
 def test_show(capsys: pytest.CaptureFixture[str]) -> None:
@@ -23,6 +25,7 @@ def test_show(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert "tvm_target.mcpu = generic\n" in out
     assert "kernels = (none)\n" in out
+    assert "precisions = fp32, int8" in out
     assert "toolchain.linkers = aarch64-linux-gnu-gcc, " in out
 
 

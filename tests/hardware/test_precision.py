@@ -6,7 +6,7 @@ import pytest
 
 from ofa_compile.errors import TargetSpecError, UserInputError
 from ofa_compile.hardware import host
-from ofa_compile.hardware.precision import byte_products, target_in
+from ofa_compile.hardware.precision import byte_products, precisions_of, target_in
 from ofa_compile.hardware.target_spec import load_target
 
 
@@ -16,12 +16,13 @@ def test_fp32_changes_nothing() -> None:
 
 
 def test_an_unknown_precision_is_refused() -> None:
-    with pytest.raises(UserInputError, match="unknown precision 'int4'; it is one of fp32, int8"):
+    with pytest.raises(UserInputError, match="precision 'int4'; it is one of fp32, fp16, int8"):
         target_in(load_target("x86-64"), "int4")
 
 
 @pytest.mark.parametrize(
-    ("name", "products"), [("cortex-a76", "sdot"), ("cortex-a72", "smull"), ("x86-64", "none")]
+    ("name", "products"),
+    [("cortex-a76", "sdot"), ("cortex-a72", "smull"), ("x86-64", "pmadd"), ("riscv64", "none")],
 )
 def test_byte_products_of_cores(name: str, products: str) -> None:
     assert byte_products(load_target(name)) == products
@@ -38,9 +39,14 @@ def test_a_target_in_int8_is_another_target_on_the_same_boards() -> None:
 
 
 @pytest.mark.parametrize("name", ["x86-64", "x86-64-avx512"])
-def test_x86_without_dot_products_is_refused(name: str) -> None:
-    with pytest.raises(TargetSpecError, match="needs dot products of bytes"):
-        target_in(load_target(name), "int8")
+def test_x86_without_dot_products_multiplies_int16(name: str) -> None:
+    target = load_target(name)
+    changed = target_in(target, "int8")
+    assert byte_products(changed) == "pmadd"
+    assert changed.tvm_target == target.tvm_target
+    core = dataclasses.replace(target.core, vector_bits=128)
+    with pytest.raises(TargetSpecError, match="only for AVX2 and aarch64"):
+        target_in(dataclasses.replace(target, core=core), "int8")
 
 
 @pytest.mark.parametrize(
@@ -65,5 +71,36 @@ def test_a_detected_core_is_asked_for_its_flags(monkeypatch: pytest.MonkeyPatch)
     assert "avx512_vnni" in changed.core.requires
     assert byte_products(changed) == "vnni"
     monkeypatch.setattr(host, "cpu_flags", lambda: frozenset({"avx512f"}))
-    with pytest.raises(TargetSpecError, match="this processor has neither"):
-        target_in(target, "int8")
+    assert byte_products(target_in(target, "int8")) == "pmadd"
+
+
+def test_fp16_is_another_target_on_the_same_boards() -> None:
+    target = load_target("cortex-a76")
+    changed = target_in(target, "fp16")
+    assert (changed.name, changed.precision) == ("cortex-a76-fp16", "fp16")
+    assert changed.fingerprint not in {target.fingerprint, target_in(target, "int8").fingerprint}
+    assert changed.runner.key == "cortex-a76"
+
+
+def test_fp16_needs_a_core_with_arithmetic_on_halves() -> None:
+    with pytest.raises(TargetSpecError, match=r"cortex-a72 cannot .*mattr lacks '\+fullfp16'"):
+        target_in(load_target("cortex-a72"), "fp16")
+    core = dataclasses.replace(load_target("cortex-a72").core, requires=("asimd",))
+    own = dataclasses.replace(
+        load_target("cortex-a72"),
+        tvm_target={**load_target("cortex-a76").tvm_target},
+        core=core,
+    )
+    assert target_in(own, "fp16").core.requires == ("asimd", "asimdhp")  # boards are asked for it
+
+
+@pytest.mark.parametrize("name", ["x86-64-avx512", "armv7", "riscv64", "wasm32", "cuda", "vulkan"])
+def test_fp16_is_for_aarch64_only(name: str) -> None:
+    with pytest.raises(TargetSpecError, match="there are fp16 kernels for aarch64 only"):
+        target_in(load_target(name), "fp16")
+
+
+def test_precisions_of_targets() -> None:
+    assert precisions_of(load_target("neoverse-v1")) == ("fp32", "fp16", "int8")
+    assert precisions_of(load_target("cortex-a53")) == ("fp32", "int8")
+    assert precisions_of(load_target("cuda")) == ("fp32",)

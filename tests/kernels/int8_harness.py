@@ -1,4 +1,4 @@
-"""Compiles kernels for bytes into a program, runs it (natively or emulated) on guarded arrays."""
+"""Compiles kernels for bytes or halves, runs them (natively or emulated) on guarded arrays."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Int8Case:
-    """A workload, its inputs and constants, and what it should write."""
+    """A workload of bytes or halves, its inputs and constants, and what it should write."""
 
     workload: Workload
     inputs: list[Array]
@@ -112,7 +112,7 @@ def run_cases(
         functions[f"kernel_{number}"] = kernel.build(case.workload, config, machine)
         packed = kernel.pack(case.workload, config, machine, case.constants)
         arrays = [_stored(array, machine) for array in case.inputs]
-        arrays += [np.ascontiguousarray(array) for array in packed]
+        arrays += [_as_values(array, machine) for array in packed]
         data += [array.tobytes() for array in arrays]
         sizes = [array.nbytes for array in arrays] + [case.expected.nbytes]
         calls.append((number, sizes, kernel.num_tiles(case.workload, config, machine)))
@@ -138,7 +138,13 @@ def _stored(array: Array, machine: VectorMachine) -> Array:
     """Return bytes as maps are stored on the machine."""
     if array.dtype == np.uint8 and machine.byte_type == "int8":
         return (array.astype(np.int16) - 128).astype(np.int8)
-    return np.ascontiguousarray(array)
+    return _as_values(array, machine)
+
+
+def _as_values(array: Array, machine: VectorMachine) -> Array:
+    """Return bytes as they are, and floats in the machine's type."""
+    is_half = machine.value_type == "float16" and array.dtype.kind == "f"
+    return np.ascontiguousarray(array, np.float16 if is_half else array.dtype)
 
 
 def _read(data: bytes, like: Array, machine: VectorMachine) -> Array:

@@ -41,10 +41,14 @@ Check = Callable[..., None]
 
 @pytest.fixture(
     scope="module",
-    params=["host", *(pytest.param(n, marks=pytest.mark.arm64) for n in ("cortex-a76", "arm64"))],
+    params=[
+        "host",
+        "x86-64",
+        *(pytest.param(n, marks=pytest.mark.arm64) for n in ("cortex-a76", "arm64")),
+    ],
 )
 def target(request: pytest.FixtureRequest) -> TargetSpec:
-    """Cores with dot products of uint8 and int8, of int8, and without any."""
+    """Cores with dot products of uint8 and int8, of int16, of int8, and without any."""
     try:
         found = target_in(load_target(request.param), "int8")
         find_linker(found)

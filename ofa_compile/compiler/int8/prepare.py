@@ -20,7 +20,7 @@ from ofa_compile.compiler.int8.ranges import Range, observe_ranges
 from ofa_compile.compiler.int8.scheme import SIGNED_SHIFT
 from ofa_compile.compiler.objects import code_fingerprint
 from ofa_compile.compiler.onnx_file import onnx_identity
-from ofa_compile.hardware.precision import byte_products
+from ofa_compile.hardware.precision import byte_products, byte_type
 from ofa_compile.hardware.target_spec import TargetSpec
 
 logger = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class Calibration:
 
 def calibration_for_timing(target: TargetSpec, resolution: int) -> Calibration | None:
     """Calibrate on noise, enough where only the time of a run is of interest; None in float."""
-    if target.precision == "fp32":
+    if target.precision != "int8":
         return None
     shape = (3, resolution, resolution)
 
@@ -104,7 +104,7 @@ def quantised_logits(
 
     data = hashlib.sha256(np.ascontiguousarray(inputs).tobytes()).hexdigest()
     identity = onnx_identity(onnx_path)
-    shift = 0 if byte_products(target) == "vnni" else SIGNED_SHIFT
+    shift = 0 if byte_type(byte_products(target)) == "uint8" else SIGNED_SHIFT
     key = digest(identity, calibration.identity, code_fingerprint(), data, f"logits {shift}")
     stored = _load_arrays(cache, key)
     if stored is not None:

@@ -9,13 +9,17 @@ import pytest
 from int8_nets import block_net
 from numpy.typing import NDArray
 
+from ofa_compile.bundle.executor import Executable
 from ofa_compile.bundle.native import NativeLibrary
+from ofa_compile.bundle.network_meta import render_network_meta
+from ofa_compile.bundle.preprocess import Preprocessing
 from ofa_compile.cache import Cache
 from ofa_compile.compiler.build import compile_onnx
 from ofa_compile.compiler.int8.prepare import Calibration, given_images, quantised_logits
-from ofa_compile.errors import TargetSpecError, UserInputError
+from ofa_compile.errors import MissingDependencyError, TargetSpecError, UserInputError
 from ofa_compile.hardware.precision import target_in
 from ofa_compile.hardware.target_spec import TargetSpec, load_target
+from ofa_compile.hardware.toolchain import find_emulator, find_linker
 
 Images = NDArray[np.float32]
 
@@ -28,22 +32,53 @@ def int8_host() -> TargetSpec:
         pytest.skip(str(err))
 
 
+@pytest.fixture(
+    params=[
+        "host",
+        "x86-64",
+        *(pytest.param(n, marks=pytest.mark.arm64) for n in ("cortex-a76", "cortex-a53")),
+    ]
+)
+def target(request: pytest.FixtureRequest) -> TargetSpec:
+    """Return cores with dot products of uint8 and int8, of int16, of int8, and without any."""
+    found = target_in(load_target(request.param), "int8")
+    try:
+        find_linker(found)
+        if not found.is_native:
+            find_emulator(found)
+    except MissingDependencyError as err:
+        pytest.skip(str(err))
+    return found
+
+
 def test_the_binary_is_the_reference(
-    int8_host: TargetSpec, images: Images, tmp_path: Path, rng: np.random.Generator
+    target: TargetSpec, images: Images, tmp_path: Path, rng: np.random.Generator
 ) -> None:
     path, cache = block_net().save(tmp_path / "net.onnx"), Cache(tmp_path / "cache")
+    looks = Preprocessing(height=12, width=12, mean=(0.0,) * 3, std=(1.0,) * 3)
     calibration = given_images(images)
-    compiled = compile_onnx(path, int8_host, tmp_path / "out", cache=cache, calibration=calibration)
+    compiled = compile_onnx(
+        path,
+        target,
+        tmp_path / "out",
+        network_meta=render_network_meta(looks, ()),
+        cache=cache,
+        calibration=calibration,
+    )
     assert compiled.layers == {"int8": 6, "fp32": 1}
     kinds = {step["workload"]["kind"] for step in compiled.steps}
     assert kinds >= {
         "pointwise_int8", "depthwise_int8", "global_pool_int8", "scale_channels_int8", "quantise",
     }  # fmt: skip
     x = 1.5 * rng.standard_normal((5, 3, 12, 12), dtype=np.float32)  # beyond what was calibrated
-    expected = quantised_logits(path, int8_host, calibration, x, cache)
-    with NativeLibrary(compiled.library, "ofa_subnet_") as library:
-        for threads in (1, 2):
-            library.set_threads(threads)
+    expected = quantised_logits(path, target, calibration, x, cache)
+    assert compiled.executable is not None
+    emulator = [] if target.is_native else find_emulator(target) or []
+    program = Executable(compiled.executable, expected.shape[1], emulator)
+    np.testing.assert_allclose(program.run(x), expected, rtol=1e-4, atol=1e-4)
+    if target.is_native:
+        with NativeLibrary(compiled.library, "ofa_subnet_") as library:
+            library.set_threads(2)
             np.testing.assert_allclose(library.run(x), expected, rtol=1e-4, atol=1e-4)
 
 
