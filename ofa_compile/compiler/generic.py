@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ofa_compile.compiler.codegen import flat_function
@@ -29,17 +29,30 @@ GENERIC_FUNCTIONS: dict[str, PrimFunc] = {}
 """Workload key -> its flattened function, for the code generator of the same process."""
 
 
-def lower_generic(lowering: Lowering, node: Node) -> None:
+AppendSteps = Callable[["Lowering", Generic, PrimFunc, dict[str, Any], list[Ref], int], Ref]
+"""Appends the steps of a scheduled function on its arguments; returns where its values are."""
+
+
+def lower_generic(lowering: Lowering, node: Node, append: AppendSteps | None = None) -> None:
     """Append the steps that compute `node`.
+
+    Parameters
+    ----------
+    lowering, node
+        What to lower, into which plan.
+    append
+        Turns a function into steps; for a CPU if None.
 
     Raises
     ------
     UnsupportedOperatorError
         If Relax has no legalisation for the operator, or it works on other types than float32.
     """
+    append = append or _append_call
     if "function" in node.attrs:
         arguments = [lowering.read(value, "nchw") for value in node.inputs]
-        result = _append(lowering, node.op, node.attrs["function"], arguments, node.output.shape)
+        function = node.attrs["function"]
+        result = _append(lowering, node.op, function, arguments, node.output.shape, append)
         lowering.put(node.output, result, "nchw")
         return
     call = node.attrs.get("relax_call")
@@ -68,21 +81,37 @@ def lower_generic(lowering: Lowering, node: Node) -> None:
             function = module[value.args[0]]
             shape = [int(d) for d in binding.var.ty.shape.values]
             arguments = [resolve(argument) for argument in value.args[1].fields]
-            refs[binding.var] = _append(lowering, node.op, function, arguments, shape)
+            refs[binding.var] = _append(lowering, node.op, function, arguments, shape, append)
     result = refs[module["main"].body.body]
     lowering.put(node.output, result, "nchw")
 
 
 def _append(
-    lowering: Lowering, op: str, function: PrimFunc, arguments: list[Ref], shape: Sequence[int]
+    lowering: Lowering,
+    op: str,
+    function: PrimFunc,
+    arguments: list[Ref],
+    shape: Sequence[int],
+    append: AppendSteps,
 ) -> Ref:
     _check_float32(op, function)
     workload = Generic(op, script_of(function))
     config = dict(lowering.choose_config(workload) or {})
     function = _scheduled(function, config)
+    return append(lowering, workload, function, config, arguments, math.prod(shape))
+
+
+def _append_call(
+    lowering: Lowering,
+    workload: Generic,
+    function: PrimFunc,
+    config: dict[str, Any],
+    arguments: list[Ref],
+    size: int,
+) -> Ref:
+    """Append one call of a function for a CPU."""
     GENERIC_FUNCTIONS[workload.key], scratch_bytes = flat_function(function)
     scratch = [lowering.plan.new_buffer(-(-num_bytes // 4)) for num_bytes in scratch_bytes]
-    size = math.prod(shape)
     output = lowering.plan.new_buffer(size)
     lowering.plan.steps.append(Step(workload, config, (*arguments, *scratch), output, 1, size))
     return output

@@ -31,6 +31,7 @@ class Step:
     """One kernel call: inputs, packed constants, scratch; then the output of `num_values`.
 
     With `fetch_steps` the kernel also fetches a line of other data at each of so many inner steps.
+    An operator without a kernel of ours is several launches on a GPU, each a step with its number.
     """
 
     workload: Workload
@@ -40,6 +41,7 @@ class Step:
     num_tiles: int
     num_values: int = 0
     fetch_steps: int = 0
+    launch: int = 0
 
 
 @dataclass

@@ -35,6 +35,12 @@ OFA_BINARY(max)
 #undef OFA_BINARY
 
 OFA_WORD float uintBitsToFloat(uint bits) { return __uint_as_float(bits); }
+OFA_WORD float intBitsToFloat(int bits) { return __int_as_float(bits); }
+OFA_WORD int floatBitsToInt(float value) { return __float_as_int(value); }
+OFA_WORD uint floatBitsToUint(float value) { return __float_as_uint(value); }
+
+OFA_WORD float inversesqrt(float x) { return rsqrtf(x); }
+OFA_WORD float roundEven(float x) { return rintf(x); }
 
 /* Wait for all threads of the workgroup, and see what they wrote to shared memory. */
 OFA_WORD void barrier() { __syncthreads(); }

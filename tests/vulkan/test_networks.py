@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx_nets import Net, mobile_net, reference
+from onnx_nets import mobile_net, reference
 
 from ofa_compile.bundle.native import NativeLibrary
 from ofa_compile.bundle.network_meta import render_network_meta
@@ -19,7 +19,6 @@ from ofa_compile.bundle.preprocess import Preprocessing
 from ofa_compile.cache import Cache
 from ofa_compile.compiler.build import CompiledNetwork, compile_onnx
 from ofa_compile.compiler.gpu.objects import code_of
-from ofa_compile.errors import UnsupportedOperatorError
 from ofa_compile.hardware.target_spec import TargetSpec
 
 pytestmark = pytest.mark.vulkan
@@ -217,13 +216,3 @@ def test_pipelines_are_kept_where_asked(
     assert call(built, *arguments, OFA_VULKAN_CACHE=str(tmp_path)).returncode == 0
     nowhere = str(tmp_path / "missing")
     assert call(built, *arguments, OFA_VULKAN_CACHE=nowhere).returncode == 0
-
-
-def test_an_operator_without_a_kernel(tmp_path: Path, vulkan: TargetSpec, cache: Cache) -> None:
-    net = Net((1, 3, 8, 8))
-    net.conv((3, 4))
-    net.op("Tanh")
-    net.classifier(4)
-    path = net.save(tmp_path / "net.onnx")
-    with pytest.raises(UnsupportedOperatorError, match="'tanh' has no kernel for GPUs"):
-        compile_onnx(path, vulkan, tmp_path / "out", cache=cache)

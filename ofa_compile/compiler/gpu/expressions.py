@@ -19,6 +19,8 @@ from ofa_compile.compiler.gpu.types import (
 )
 from ofa_compile.errors import BuildError
 
+_ERF = (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592)
+
 
 class Expressions:
     """Turns expressions into text.
@@ -217,6 +219,8 @@ class Expressions:
 
     def _function(self, name: str, arguments: list[Any]) -> str:
         texts = [self.expression(argument) for argument in arguments]
+        if name == "erf":
+            return self._erf(texts[0], self.dtype(arguments[0]))
         if name in BITWISE:
             return f"({texts[0]} {BITWISE[name]} {texts[1]})"
         if name not in FUNCTIONS:
@@ -248,8 +252,24 @@ class Expressions:
         return f"({one} / ({one} + exp(-{self.expression(arguments[0])})))"
 
     def _call_erf(self, node: Any, arguments: list[Any]) -> str:
-        msg = "GPU kernels have no error function"
-        raise BuildError(msg, hint="export the network with tanh-approximated GELU")
+        return self._erf(self.expression(arguments[0]), self.dtype(node))
+
+    def _erf(self, argument: str, dtype: str) -> str:
+        """Approximate the error function to 1.5e-7 (Abramowitz and Stegun, 7.1.26)."""
+        if dtype != "float32":
+            msg = f"GPU kernels have no error function of {dtype}"
+            raise BuildError(msg)
+
+        def number(value: float) -> str:
+            return literal(value, dtype, self.float_suffix)
+
+        x = self.temporary("float", argument)
+        t = self.temporary("float", f"{number(1)} / ({number(1)} + {number(0.3275911)} * abs({x}))")
+        text = number(_ERF[0])
+        for factor in _ERF[1:]:
+            text = f"({text} * {t} + {number(factor)})"
+        y = self.temporary("float", f"{number(1)} - {text} * {t} * exp(-{x} * {x})")
+        return f"({x} < {number(0)} ? -{y} : {y})"
 
     def _call_bitwise_not(self, node: Any, arguments: list[Any]) -> str:
         return f"(~{self.expression(arguments[0])})"

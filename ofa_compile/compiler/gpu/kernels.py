@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,12 +10,14 @@ from typing import Any
 from ofa_compile.cache import Cache, digest
 from ofa_compile.compiler.codegen import lower_kernel
 from ofa_compile.compiler.gpu.backend import Backend
+from ofa_compile.compiler.gpu.generic import GENERIC_LAUNCHES, launch_key
 from ofa_compile.compiler.gpu.objects import pack_object
 from ofa_compile.compiler.gpu.source import KernelSource
 from ofa_compile.compiler.kernel_registry import GpuMachine, find_kernel
 from ofa_compile.compiler.objects import GPU_NAMESPACE, KernelObject, code_fingerprint
 from ofa_compile.compiler.plan import Plan, Step
 from ofa_compile.compiler.tvm_api import Target
+from ofa_compile.compiler.workload import Generic
 
 
 def kernel_keys(plan: Plan, backend: Backend) -> list[str]:
@@ -30,8 +31,7 @@ def kernel_keys(plan: Plan, backend: Backend) -> list[str]:
     toolkit = backend.toolkit()
     code = digest(code_fingerprint(), toolkit.version, toolkit.architectures)
     return [
-        digest(step.workload.key, json.dumps(step.config, sort_keys=True), code)
-        for step in plan.steps
+        digest(launch_key(step.workload, step.config, step.launch), code) for step in plan.steps
     ]
 
 
@@ -80,11 +80,20 @@ def _start(
     step: Step, backend: Backend, machine: GpuMachine, pool: ThreadPoolExecutor
 ) -> Future[bytes]:
     """Generate a step's kernel, and let the pool compile it."""
+    name = step.workload.kind
+    source = generate_step(step, backend, machine)
+    return pool.submit(lambda: pack_object(source, name, backend.compile(source.text, name)))
+
+
+def generate_step(step: Step, backend: Backend, machine: GpuMachine) -> KernelSource:
+    """Generate the text of a step's kernel, whoever wrote it."""
+    name = step.workload.kind
+    if isinstance(step.workload, Generic):
+        key = launch_key(step.workload, step.config, step.launch)
+        return backend.generate(GENERIC_LAUNCHES[key], name)
     kernel = find_kernel(step.workload, "gpu")
     assert kernel is not None
-    name = step.workload.kind
-    source = generate_kernel(kernel.build(step.workload, step.config, machine), name, backend)
-    return pool.submit(lambda: pack_object(source, name, backend.compile(source.text, name)))
+    return generate_kernel(kernel.build(step.workload, step.config, machine), name, backend)
 
 
 def generate_kernel(function: Any, name: str, backend: Backend) -> KernelSource:

@@ -2,30 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from ofa_compile.compiler.graph import Node
-from ofa_compile.compiler.lower import Lowering
-from ofa_compile.compiler.workload import GatedPointwise
-from ofa_compile.errors import UnsupportedOperatorError
+from ofa_compile.compiler.generic import lower_generic
+from ofa_compile.compiler.gpu.generic import append_launches
+from ofa_compile.compiler.graph import Graph, Node
+from ofa_compile.compiler.kernel_registry import GpuMachine
+from ofa_compile.compiler.lower import ChooseConfig, Lowering
+from ofa_compile.compiler.plan import Ref
+from ofa_compile.compiler.tvm_api import PrimFunc
+from ofa_compile.compiler.workload import GatedPointwise, Generic
 
 
 class GpuLowering(Lowering):
-    """Differs from a CPU's in how squeeze-excite is applied and in what it does not know."""
+    """Differs from a CPU's in how squeeze-excite is applied and in what it does not know.
+
+    Parameters
+    ----------
+    graph, machine, choose_config
+        As of `Lowering`.
+    tvm_target
+        Limits of the GPU, by which operators without a kernel of ours are scheduled.
+    """
 
     family = "gpu"
 
-    def lower_unknown(self, node: Node) -> None:
-        """Refuse what no GPU kernel serves.
+    def __init__(
+        self,
+        graph: Graph,
+        machine: GpuMachine,
+        choose_config: ChooseConfig,
+        tvm_target: Mapping[str, Any],
+    ) -> None:
+        super().__init__(graph, machine, choose_config)
+        self.tvm_target = tvm_target
 
-        Raises
-        ------
-        UnsupportedOperatorError
-            Always.
-        """
-        msg = f"operator '{node.op}' has no kernel for GPUs"
-        hint = "compile for a CPU target, which takes every operator that TVM can lower"
-        raise UnsupportedOperatorError(msg, hint=hint)
+    def lower_unknown(self, node: Node) -> None:
+        """Lower an operation that no kernel of ours serves to launches of TVM's."""
+        lower_generic(self, node, self._append_launches)
+
+    def _append_launches(
+        self,
+        _: Lowering,
+        workload: Generic,
+        function: PrimFunc,
+        config: dict[str, Any],
+        arguments: list[Ref],
+        size: int,
+    ) -> Ref:
+        what = (workload, function, config, arguments, size)
+        return append_launches(self.plan, *what, self.tvm_target)
 
     def _pointwise(self, node: Node, constants: dict[str, Any], activation: Any) -> bool:
         if not node.attrs.get("scale"):

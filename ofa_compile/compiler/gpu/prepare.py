@@ -13,10 +13,11 @@ from ofa_compile.compiler.gpu.kernels import compile_kernels, kernel_keys
 from ofa_compile.compiler.gpu.lower import GpuLowering
 from ofa_compile.compiler.gpu.tables import emit_tables
 from ofa_compile.compiler.import_onnx import import_onnx
-from ofa_compile.compiler.kernel_registry import GpuMachine
+from ofa_compile.compiler.kernel_registry import Config, GpuMachine
 from ofa_compile.compiler.objects import KernelObject
 from ofa_compile.compiler.pipeline import GPU_PASSES, run_passes
 from ofa_compile.compiler.plan import Plan
+from ofa_compile.compiler.workload import Workload
 
 if TYPE_CHECKING:
     from ofa_compile.hardware.target_spec import TargetSpec
@@ -39,7 +40,11 @@ def prepare_gpu(
     graph = import_onnx(onnx_path)
     run_passes(graph, GPU_PASSES)
     machine = GpuMachine.of(target)
-    plan = GpuLowering(graph, machine, lambda workload: tuned.get(workload.key)).run()
+
+    def choose_config(workload: Workload) -> Config | None:
+        return tuned.get(workload.key)
+
+    plan = GpuLowering(graph, machine, choose_config, target.tvm_target).run()
     backend = backend_of(target)
     keys = kernel_keys(plan, backend)
     distinct = dict(zip(keys, plan.steps, strict=True))

@@ -11,6 +11,7 @@ from ofa_compile.compiler.gpu.backend import Toolkit
 from ofa_compile.compiler.gpu.objects import HEAD_BYTES
 from ofa_compile.compiler.link import object_name
 from ofa_compile.compiler.plan import Plan, Ref, Step, place_buffers
+from ofa_compile.compiler.workload import Generic
 from ofa_compile.errors import BuildError
 
 # The most that a Vulkan device may ask for (minStorageBufferOffsetAlignment); CUDA reads vectors
@@ -156,21 +157,23 @@ class _Tables:
         """Say which steps must wait for those before them.
 
         A step waits if it reads what a step since the last wait wrote, or writes where one read
-        or wrote.
+        or wrote. A launch of an operator without a kernel of ours may write any of its buffers.
         """
         waits = []
         read: list[tuple[int, int]] = []
         written: list[tuple[int, int]] = []
         for step in self.plan.steps:
             sources = [self.span(ref) for ref in step.arguments if ref.space != "constant"]
-            target = self.span(step.output)
+            targets = [self.span(step.output)] if step.output.space != "constant" else []
+            if isinstance(step.workload, Generic):
+                targets += sources
             must_wait = any(_overlap(s, w) for s in sources for w in written)
-            must_wait = must_wait or any(_overlap(target, other) for other in (*read, *written))
+            must_wait |= any(_overlap(t, other) for t in targets for other in (*read, *written))
             if must_wait:
                 read, written = [], []
             waits.append(must_wait)
             read += sources
-            written.append(target)
+            written += targets
         return waits
 
 
