@@ -187,6 +187,8 @@ class TuneOptions(_Options):
         ONNX file: tune what this network needs, instead of a space.
     budget_minutes, max_trials
         Stop after this time, or so many trials; None leaves both to the target file.
+    batch
+        Images of one run, on GPUs.
     roofline_share
         A workload is tuned when it comes this close to what the core's peaks allow.
     output
@@ -200,6 +202,7 @@ class TuneOptions(_Options):
     resolutions: tuple[int, ...] = ()
     architecture: Path | None = None
     onnx: Path | None = None
+    batch: int = 1
     budget_minutes: float | None = None
     max_trials: int | None = None
     roofline_share: float = 0.95

@@ -30,6 +30,7 @@ def tune_command(
         Path | None,
         typer.Option("--onnx", help="ONNX file: tune what this network needs, not a space."),
     ] = None,
+    batch: opt.Batch = 1,
     budget_minutes: Annotated[
         float | None, typer.Option("--budget-minutes", min=0, help="Stop after this time.")
     ] = None,
@@ -65,6 +66,7 @@ def tune_command(
         resolutions=tuple(resolution or ()),
         architecture=architecture,
         onnx=onnx,
+        batch=batch,
         budget_minutes=budget_minutes,
         max_trials=max_trials,
         roofline_share=roofline_share,

@@ -1,7 +1,7 @@
 """Schedules for operators without a kernel of ours, from MetaSchedule's generated space.
 
-A task (`TuneContext`), the space generator with its rules for CPUs, and random sampling of the
-space are MetaSchedule's; a schedule is kept as its trace, in JSON. Parallel loops are left out: a
+A task (`TuneContext`), the space generator with its rules, and random sampling of the space are
+MetaSchedule's; a schedule is kept as its trace, in JSON. On CPUs parallel loops are left out: a
 kernel runs on one thread, and threads share the work between kernels' tiles.
 """
 
@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import sys
 import types
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from ofa_compile.compiler.tvm_api import PrimFunc, Target, s_tir, tvm
@@ -25,24 +27,37 @@ def parse_function(text: str) -> PrimFunc:
     return tvm.script.from_source(text)
 
 
-def propose(
-    function: PrimFunc, tvm_target: dict[str, Any], count: int, *, seed: int
-) -> list[Trace]:
+@dataclass(frozen=True)
+class DesignSpace:
+    """Where schedules come from: MetaSchedule's rules for a kind of machine, and the machine."""
+
+    kind: str
+    target: Target
+    refine: Callable[[Any], Any]
+    """Changes one of its rules, or leaves it as it is."""
+
+
+def cpu_space(tvm_target: Mapping[str, Any]) -> DesignSpace:
+    """Return the space of schedules for one thread of a CPU."""
+    return DesignSpace("llvm", Target({**tvm_target, "num-cores": 1}), _without_threads)
+
+
+def propose(function: PrimFunc, space: DesignSpace, count: int, *, seed: int) -> list[Trace]:
     """Sample up to `count` different schedules; the same arguments give the same ones."""
     # TuneContext imports the intrinsics of every accelerator, which parses scripts for twenty
-    # seconds; float32 on a CPU uses none of them.
+    # seconds; float32 uses none of them.
     sys.modules.setdefault("tvm.s_tir.tensor_intrin", types.ModuleType("tensor_intrin"))
     from tvm.s_tir import meta_schedule as ms
 
-    rules = [_without_threads(rule) for rule in ms.schedule_rule.ScheduleRule.create("llvm")]
+    rules = [space.refine(rule) for rule in ms.schedule_rule.ScheduleRule.create(space.kind)]
     generator = ms.space_generator.PostOrderApply(
         sch_rules=rules,
-        postprocs=ms.postproc.Postproc.create("llvm"),
-        mutator_probs=ms.mutator.Mutator.create("llvm"),
+        postprocs=ms.postproc.Postproc.create(space.kind),
+        mutator_probs=ms.mutator.Mutator.create(space.kind),
     )
     context = ms.TuneContext(
         mod=function,
-        target=Target({**tvm_target, "num-cores": 1}),
+        target=space.target,
         space_generator=generator,
         search_strategy="replay-trace",
         rand_state=1 + seed % (2**31 - 2),
@@ -61,6 +76,7 @@ def propose(
 
 
 def _without_threads(rule: Any) -> Any:
+    """Leave parallel loops out of a rule for CPUs."""
     from tvm.s_tir.meta_schedule.schedule_rule import ParallelizeVectorizeUnroll
 
     if not isinstance(rule, ParallelizeVectorizeUnroll):

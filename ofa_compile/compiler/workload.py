@@ -284,6 +284,7 @@ _CLASSES: dict[str, type[Workload]] = {
     cls.kind: cls
     for cls in (
         Pointwise,
+        GatedPointwise,
         Depthwise,
         Convolution,
         Pool,

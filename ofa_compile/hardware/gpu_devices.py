@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ofa_compile.errors import DeviceUnavailableError
+
 if TYPE_CHECKING:
     from ofa_compile.hardware.gpu_device import GpuDevice
 
@@ -25,3 +27,11 @@ def check_gpu(kind: str) -> list[GpuDevice]:
 
         return check_cuda()
     return []
+
+
+def local_gpu_name(kind: str) -> str:
+    """Say which GPU of this machine runs code for a kind of target; "none" where there is none."""
+    try:
+        return str(check_gpu(kind)[0])
+    except DeviceUnavailableError:
+        return "none"

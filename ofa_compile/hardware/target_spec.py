@@ -13,7 +13,7 @@ import importlib.resources
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ofa_compile.errors import TargetNotFoundError, TargetSpecError, closest_match
 from ofa_compile.hardware import host
@@ -29,6 +29,8 @@ from ofa_compile.hardware.toml_tables import (
 
 SCHEMA_VERSION = 1
 GPU_KINDS = ("vulkan", "cuda")
+Family = Literal["cpu", "gpu"]
+"""Whose kernels serve a target."""
 _TARGETS_PACKAGE = "ofa_compile.targets"
 _TOP_LEVEL_KEYS = (
     "schema_version",
@@ -212,6 +214,11 @@ class TargetSpec:
     def is_gpu(self) -> bool:
         """Whether kernels run on a GPU; `arch` is then that of the host beside it."""
         return self.kind in GPU_KINDS
+
+    @property
+    def family(self) -> Family:
+        """Whose kernels serve the target."""
+        return "gpu" if self.is_gpu else "cpu"
 
     @property
     def is_native(self) -> bool:

@@ -50,10 +50,11 @@ def _configs(workload: Workload, request: dict[str, Any]) -> list[dict[str, Any]
     from ofa_compile.compiler.kernel_registry import find_kernel
 
     if isinstance(workload, Generic):
-        from ofa_compile.compiler.generic_schedules import parse_function, propose
+        from ofa_compile.compiler.generic_schedules import cpu_space, parse_function, propose
 
         function, seed = parse_function(workload.tir), int(workload.key, 16)
-        traces = propose(function, request["tvm_target"], request["max_configs"] - 1, seed=seed)
+        space = cpu_space(request["tvm_target"])
+        traces = propose(function, space, request["max_configs"] - 1, seed=seed)
         return [{}, *({"trace": trace} for trace in traces)]
     kernel = find_kernel(workload)
     return (
@@ -81,19 +82,20 @@ def _build(request: dict[str, Any], reply: Reply) -> None:
     objects = library.with_suffix(".o")
     objects.write_bytes(compile_object(made.functions, request["tvm_target"]))
     if request["is_native"]:
-        _link(request["linker"], objects, library)
+        link_shared(request["linker"], objects, library)
     elif made.reference:
         # What is right has to be computed here.
         reference = folder / "reference.so"
         objects = reference.with_suffix(".o")
         objects.write_bytes(compile_object(made.reference, request["host_target"]))
-        _link(request["host_linker"], objects, reference)
+        link_shared(request["host_linker"], objects, reference)
     arrays, candidates = made.data(reference)
     np.savez(folder / "data.npz", **arrays)  # type: ignore[arg-type]
     reply(library=str(library), data=str(folder / "data.npz"), candidates=candidates)
 
 
-def _link(linker: list[str], objects: Path, library: Path) -> None:
+def link_shared(linker: list[str], objects: Path, library: Path) -> None:
+    """Link an object to a shared library that this machine can load."""
     command = [*linker, *_LINK, "-o", str(library), str(objects), "-lm"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     if done.returncode != 0:

@@ -6,30 +6,53 @@ import dataclasses
 import itertools
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from ofa_compile.compiler.kernel_registry import VectorMachine
+from ofa_compile.compiler.kernel_registry import GpuMachine, VectorMachine
 from ofa_compile.compiler.workload import Workload, workload_from_dict
 from ofa_compile.errors import TuningError
 from ofa_compile.hardware.target_spec import TargetSpec, load_target
 from ofa_compile.hardware.toolchain import find_linker
 from ofa_compile.tuning.database import Config
 from ofa_compile.tuning.full_disk import check_disk
-from ofa_compile.tuning.jobs import BuiltCandidate, BuiltJob, Job
+from ofa_compile.tuning.jobs import BuiltCandidate, BuiltJob, GpuLaunch, Job
 from ofa_compile.tuning.worker import Worker, WorkerFailure
 
-_MODULE = "ofa_compile.tuning.build_worker"
+_MODULES = {
+    "cpu": "ofa_compile.tuning.build_worker",
+    "gpu": "ofa_compile.tuning.gpu_build_worker",
+}
 # The first answer includes importing TVM, on a busy machine.
 _TIMEOUT_S = 180.0
 
 
-def _host_tools(target: TargetSpec) -> dict[str, Any]:
+def _tools(target: TargetSpec) -> dict[str, Any]:
+    """Return what a worker must know of the target, and of what builds for it."""
+    common = {
+        "tvm_target": target.tvm_target,
+        "max_configs": target.tuning.max_trials_per_task,
+    }
+    if target.is_gpu:
+        return {
+            **common,
+            **_host_tools(),
+            "machine": dataclasses.asdict(GpuMachine.of(target)),
+            "gpu": {"kind": target.kind, "architectures": target.toolchain.gpu_architectures},
+        }
+    return {
+        **common,
+        **({} if target.is_native else _host_tools()),
+        "machine": dataclasses.asdict(VectorMachine.of(target)),
+        "is_native": target.is_native,
+        "linker": find_linker(target).command,
+    }
+
+
+def _host_tools() -> dict[str, Any]:
     """Return what builds code for this machine, where the target's code is for another."""
-    if target.is_native:
-        return {}
     host = load_target("host")
     return {"host_target": host.tvm_target, "host_linker": find_linker(host).command}
 
@@ -51,14 +74,8 @@ class BuilderPool:
         self.num_parallel = num_parallel
         self._folder = folder
         self._numbers = itertools.count()
-        self._common: dict[str, Any] = {
-            "machine": dataclasses.asdict(VectorMachine.of(target)),
-            "tvm_target": target.tvm_target,
-            "is_native": target.is_native,
-            "linker": find_linker(target).command,
-            **_host_tools(target),
-            "max_configs": target.tuning.max_trials_per_task,
-        }
+        self._module = _MODULES[target.family]
+        self._common = _tools(target)
         self._workers: list[Worker] = []
         self._local = threading.local()
         self._threads = ThreadPoolExecutor(num_parallel, "ofa-build", self._start_worker)
@@ -106,7 +123,7 @@ class BuilderPool:
             worker.close()
 
     def _start_worker(self) -> None:
-        self._local.worker = Worker(_MODULE)
+        self._local.worker = Worker(self._module)
         self._workers.append(self._local.worker)
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -138,16 +155,28 @@ class BuilderPool:
             single = (Job(job.workload, (config,)) for config in job.configs)
             parts = [self._candidates(one, folder / str(n)) for n, one in enumerate(single)]
             return [candidate for part in parts for candidate in part]
-        return [
-            BuiltCandidate(
-                config,
-                library=Path(reply["library"]),
-                symbol=fields["symbol"],
-                data=Path(reply["data"]),
-                pointers=tuple(fields["pointers"]),
-                num_tiles=fields["num_tiles"],
-                fetch_steps=fields.get("fetch_steps", 0),
-                fetch_bytes=fields.get("fetch_bytes", 0),
-            )
-            for config, fields in zip(job.configs, reply["candidates"], strict=True)
-        ]
+        built = zip(job.configs, reply["candidates"], strict=True)
+        return [_candidate(config, reply, fields) for config, fields in built]
+
+
+def _candidate(
+    config: Config, reply: Mapping[str, Any], fields: Mapping[str, Any]
+) -> BuiltCandidate:
+    """Read what a worker says about one candidate."""
+    if "launches" in fields:
+        launches = tuple(
+            GpuLaunch(Path(launch["kernel"]), tuple(launch["buffers"]))
+            for launch in fields["launches"]
+        )
+        data = Path(reply["data"])
+        return BuiltCandidate(config, data=data, launches=launches, scratch=fields["scratch"])
+    return BuiltCandidate(
+        config,
+        library=Path(reply["library"]),
+        symbol=fields["symbol"],
+        data=Path(reply["data"]),
+        pointers=tuple(fields["pointers"]),
+        num_tiles=fields["num_tiles"],
+        fetch_steps=fields.get("fetch_steps", 0),
+        fetch_bytes=fields.get("fetch_bytes", 0),
+    )

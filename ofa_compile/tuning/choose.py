@@ -39,7 +39,9 @@ def tuned_configs(target: TargetSpec, workspace: Path) -> dict[str, Config]:
     if path.is_file():
         from ofa_compile.tuning.database import TuningDatabase
 
-        results = TuningDatabase(path).results(tuning_fingerprint(target), kernel_digest())
+        results = TuningDatabase(path).results(
+            tuning_fingerprint(target), kernel_digest(target.family)
+        )
         chosen.update(results.configs())
     return chosen
 
@@ -75,10 +77,10 @@ def write_configs(path: Path, target: TargetSpec, results: TuningResults) -> int
     """
     configs = dict(sorted(_better_than_default(results).items()))
     facts = tuning_facts(target)
-    del facts["features"]
+    facts.pop("features", None)
     document: dict[str, Any] = {
         "schema_version": SHIPPED_SCHEMA_VERSION,
-        "measured_on": {**facts, "kernels": kernel_digest()},
+        "measured_on": {**facts, "kernels": kernel_digest(target.family)},
         "configs": configs,
     }
     lines = json.dumps(document, indent=1, sort_keys=True)

@@ -11,7 +11,8 @@ from typing import Any
 
 from ofa_compile.cache import digest
 from ofa_compile.hardware import host
-from ofa_compile.hardware.target_spec import TargetSpec
+from ofa_compile.hardware.gpu_devices import local_gpu_name
+from ofa_compile.hardware.target_spec import Family, TargetSpec
 
 _LENGTH = 16
 
@@ -29,6 +30,13 @@ def tuning_facts(target: TargetSpec, *, threads: int = 1) -> dict[str, Any]:
     is_here = target.is_native and target.runner.kind != "rpc"
     # Of a board or an emulated core, the target is all that is known wherever code is compiled.
     machine = host.model_name() if is_here else f"{target.runner.kind} {target.name}"
+    if target.is_gpu and is_here:
+        return {
+            "gpu": local_gpu_name(target.kind),
+            "tvm": importlib.metadata.version("apache-tvm"),
+            "tvm_target": tvm_target,
+            "cores": [target.core.cores, target.core.vector_bits],
+        }
     return {
         "processor": machine,
         "features": sorted(host.cpu_flags()) if is_here else [],
@@ -40,12 +48,15 @@ def tuning_facts(target: TargetSpec, *, threads: int = 1) -> dict[str, Any]:
 
 
 @functools.cache
-def kernel_digest() -> str:
-    """Hash the sources that turn a workload and a configuration into code for a CPU."""
+def kernel_digest(family: Family = "cpu") -> str:
+    """Hash the sources that turn a workload and a configuration into code for a CPU or a GPU."""
     # The package is found, not imported: importing it would load TVM.
     spec = importlib.util.find_spec("ofa_compile.kernels")
     folders = [Path(folder) for folder in (spec and spec.submodule_search_locations) or ()]
     sources = (path for folder in folders for path in folder.glob("*.py"))
-    paths = sorted(path for path in sources if not path.name.startswith("gpu_"))
+    if family == "gpu":
+        paths = sorted(p for p in sources if p.name.startswith("gpu_") or p.name == "emit.py")
+    else:
+        paths = sorted(path for path in sources if not path.name.startswith("gpu_"))
     parts = [part for path in paths for part in (path.name.encode(), path.read_bytes())]
     return digest(*parts)[:_LENGTH]

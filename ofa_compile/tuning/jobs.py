@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -18,6 +18,23 @@ class Job:
 
     workload: Workload
     configs: tuple[Config, ...]
+
+
+@dataclass(frozen=True)
+class GpuLaunch:
+    """One launch of a candidate for a GPU.
+
+    Attributes
+    ----------
+    kernel
+        Its object file.
+    buffers
+        What its parameters point to: names of arrays in the candidate's data, of scratch, or
+        "output".
+    """
+
+    kernel: Path
+    buffers: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -43,6 +60,10 @@ class BuiltCandidate:
         Inner steps at which the kernel can fetch data from memory for a later one.
     fetch_bytes
         How much it fetches at most in a network.
+    launches
+        For a GPU, in the place of the library: what to launch, in order.
+    scratch
+        Name -> number of values that the launches keep between them.
     """
 
     config: Config
@@ -54,6 +75,8 @@ class BuiltCandidate:
     num_tiles: int = 0
     fetch_steps: int = 0
     fetch_bytes: int = 0
+    launches: tuple[GpuLaunch, ...] = ()
+    scratch: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from ofa_compile.compiler.workload import Workload
+from ofa_compile.hardware.target_spec import Family
 from ofa_compile.predictors.kernel_times import KernelTimes
 from ofa_compile.predictors.slot_tables import slot_layers, slots_of
-from ofa_compile.space.layer_spec import LayerSpec
 from ofa_compile.space.search_space import SearchSpace
 from ofa_compile.tuning.database import TuningResults, preferred
 from ofa_compile.tuning.layer_workloads import workloads_of
 
 
 def tuned_kernel_times(
-    space: SearchSpace, resolutions: Iterable[int], results: TuningResults
+    space: SearchSpace,
+    resolutions: Iterable[int],
+    results: TuningResults,
+    family: Family = "cpu",
+    batch: int = 1,
 ) -> KernelTimes:
     """Add up the times of the configurations that compilations use.
 
@@ -25,6 +30,8 @@ def tuned_kernel_times(
         Which of its resolutions; those with a workload that was never timed are left out.
     results
         Trials on the target.
+    family, batch
+        What the target is, and how many images one run takes.
     """
     us = {}
     for records in results:
@@ -36,7 +43,7 @@ def tuned_kernel_times(
         table = [[0.0] * len(slot.combinations) for slot in slots_of(space)]
         is_complete = True
         for slot, combination, layers in slot_layers(space, size):
-            ms = _sum_ms(layers, us)
+            ms = _sum_ms(workloads_of(layers, family, batch), us)
             is_complete = is_complete and ms is not None
             table[slot][combination] = ms or 0.0
         if is_complete:
@@ -44,8 +51,8 @@ def tuned_kernel_times(
     return KernelTimes(space, tables)
 
 
-def _sum_ms(layers: Sequence[LayerSpec], us: dict[str, float]) -> float | None:
+def _sum_ms(workloads: Sequence[Workload], us: dict[str, float]) -> float | None:
     """Return the time of a block's kernels, or None where one is not known."""
-    times = [us.get(workload.key) for workload in workloads_of(layers)]
+    times = [us.get(workload.key) for workload in workloads]
     known = [time for time in times if time is not None]
     return 1e-3 * sum(known) if len(known) == len(times) else None

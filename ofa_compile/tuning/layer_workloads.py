@@ -6,6 +6,7 @@ spaces are made of, so that workloads can be listed without a network; a test co
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -13,17 +14,21 @@ from ofa_compile.compiler.workload import (
     Add,
     Convolution,
     Depthwise,
+    GatedPointwise,
     GlobalPool,
     Pointwise,
     Pool,
     ScaleChannels,
     Workload,
 )
+from ofa_compile.hardware.target_spec import Family
 from ofa_compile.space.layer_spec import LayerSpec
 
 
-def workloads_of(layers: Sequence[LayerSpec]) -> list[Workload]:
-    """Return the workloads of consecutive layers (whole blocks), batch 1.
+def workloads_of(
+    layers: Sequence[LayerSpec], family: Family = "cpu", batch: int = 1
+) -> list[Workload]:
+    """Return the workloads of consecutive layers (whole blocks) on a CPU or a GPU.
 
     What scales packed weights (`ScaleWeights`) depends on the configuration of the convolution
     that reads them, so it is not listed: every `Pointwise` with dynamic weights has one before it.
@@ -35,19 +40,21 @@ def workloads_of(layers: Sequence[LayerSpec]) -> list[Workload]:
         match layer.kind:
             case "pointwise":
                 has_shortcut = (layer.stage, layer.block) in shortcuts
-                found.append(_pointwise(layer, has_shortcut, is_scaled))
+                product = _pointwise(layer, has_shortcut, is_scaled, batch)
+                found.append(_gated(product, batch) if family == "gpu" else product)
                 is_scaled = False
             case "squeeze_excite":
-                is_scaled = _scales_weights(layer, layers[index + 1])
-                found.extend(_squeeze_excite(layer, is_scaled))
+                reader = layers[index + 1]
+                is_scaled = family == "gpu" or (batch == 1 and _scales_weights(layer, reader))
+                found.extend(_squeeze_excite(layer, is_scaled, batch))
             case "conv":
-                found.extend(_convolution(layer))
+                found.extend(_convolution(layer, batch))
             case _:
-                found.append(_other(layer))
+                found.append(_other(layer, batch))
     return found
 
 
-def _pointwise(layer: LayerSpec, has_shortcut: bool, is_scaled: bool) -> Pointwise:
+def _pointwise(layer: LayerSpec, has_shortcut: bool, is_scaled: bool, batch: int) -> Pointwise:
     """Read a pointwise layer; of two that are added, the first computed takes the sum.
 
     In a ResNet block that changes the shape that is the shortcut: it absorbs the addition and the
@@ -58,10 +65,18 @@ def _pointwise(layer: LayerSpec, has_shortcut: bool, is_scaled: bool) -> Pointwi
         activation, has_residual = "relu", True
     elif has_shortcut and has_residual:
         activation, has_residual = "none", False
-    rows = layer.out_size * layer.out_size
+    rows = batch * layer.out_size * layer.out_size
     return Pointwise(
         rows, layer.in_channels, layer.out_channels, activation, has_residual, is_scaled
     )
+
+
+def _gated(product: Pointwise, batch: int) -> Pointwise:
+    """Return what a GPU makes of a product: it applies the gate as it reads the map."""
+    if not product.has_dynamic_weights:
+        return product
+    fields = dataclasses.asdict(product) | {"has_dynamic_weights": False}
+    return GatedPointwise(**fields, batch=batch)
 
 
 def _scales_weights(squeeze: LayerSpec, reader: LayerSpec) -> bool:
@@ -69,19 +84,19 @@ def _scales_weights(squeeze: LayerSpec, reader: LayerSpec) -> bool:
     return squeeze.out_size * squeeze.out_size > reader.out_channels
 
 
-def _squeeze_excite(layer: LayerSpec, is_scaled: bool) -> Iterator[Workload]:
+def _squeeze_excite(layer: LayerSpec, is_scaled: bool, batch: int) -> Iterator[Workload]:
     positions = layer.out_size * layer.out_size
-    yield GlobalPool(1, positions, layer.in_channels)
-    yield Pointwise(1, layer.in_channels, layer.hidden_channels, "relu")
-    yield Pointwise(1, layer.hidden_channels, layer.out_channels, "hsigmoid")
+    yield GlobalPool(batch, positions, layer.in_channels)
+    yield Pointwise(batch, layer.in_channels, layer.hidden_channels, "relu")
+    yield Pointwise(batch, layer.hidden_channels, layer.out_channels, "hsigmoid")
     if not is_scaled:
-        yield ScaleChannels(1, positions, layer.out_channels)
+        yield ScaleChannels(batch, positions, layer.out_channels)
 
 
-def _convolution(layer: LayerSpec) -> Iterator[Workload]:
+def _convolution(layer: LayerSpec, batch: int) -> Iterator[Workload]:
     """Read a dense convolution; a residual (in ResNet's stem) comes behind the activation."""
     yield Convolution(
-        **_window(layer),
+        **_window(layer, batch),
         in_channels=layer.in_channels,
         out_channels=layer.out_channels,
         activation=layer.activation,
@@ -89,35 +104,35 @@ def _convolution(layer: LayerSpec) -> Iterator[Workload]:
         input_layout="nchw" if layer.in_channels == 3 else "nhwc",
     )
     if layer.has_residual:
-        yield Add(layer.out_size * layer.out_size * layer.out_channels)
+        yield Add(batch * layer.out_size * layer.out_size * layer.out_channels)
 
 
-def _other(layer: LayerSpec) -> Workload:
+def _other(layer: LayerSpec, batch: int) -> Workload:
     match layer.kind:
         case "depthwise":
             return Depthwise(
-                **_window(layer), channels=layer.out_channels, activation=layer.activation
+                **_window(layer, batch), channels=layer.out_channels, activation=layer.activation
             )
         case "global_pool":
-            return GlobalPool(1, layer.in_size * layer.in_size, layer.in_channels)
+            return GlobalPool(batch, layer.in_size * layer.in_size, layer.in_channels)
         case "linear":
-            return Pointwise(1, layer.in_channels, layer.out_channels, layer.activation)
+            return Pointwise(batch, layer.in_channels, layer.out_channels, layer.activation)
         case "max_pool":
-            return Pool(**_window(layer), channels=layer.out_channels, reduction="max")
+            return Pool(**_window(layer, batch), channels=layer.out_channels, reduction="max")
         case "avg_pool":
             # No padding, but the incomplete windows of ceil mode read past the edge.
             grown = layer.out_size * layer.stride - layer.in_size
-            window = {**_window(layer), "padding": (0, 0, grown, grown)}
+            window = {**_window(layer, batch), "padding": (0, 0, grown, grown)}
             return Pool(**window, channels=layer.out_channels, reduction="mean")
         case _:
             msg = f"layer of kind {layer.kind}"
             raise AssertionError(msg)
 
 
-def _window(layer: LayerSpec) -> dict[str, Any]:
+def _window(layer: LayerSpec, batch: int) -> dict[str, Any]:
     pad = layer.kernel_size // 2
     return {
-        "batch": 1,
+        "batch": batch,
         "height": layer.in_size,
         "width": layer.in_size,
         "kernel": (layer.kernel_size, layer.kernel_size),

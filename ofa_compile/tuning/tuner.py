@@ -155,7 +155,9 @@ class Tuner:
             self.num_trials += 1
             if record.status != "ok":
                 self.num_failed += 1
-                logger.warning("%s %s: %s", record.workload, record.config, record.error)
+                what = f"{record.workload.kind} {record.workload.key}"
+                how = "a trace" if "trace" in record.config else record.config
+                logger.warning("%s with %s: %s", what, how, record.error)
         self._check_failures()
         self._observe(records)
         remaining = self._plan.remaining(task)

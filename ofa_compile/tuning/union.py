@@ -10,13 +10,19 @@ from collections import Counter
 from collections.abc import Iterable
 
 from ofa_compile.compiler.workload import Workload
+from ofa_compile.hardware.target_spec import Family
 from ofa_compile.predictors.slot_tables import Slot, slot_layers, slots_of
 from ofa_compile.space.search_space import SearchSpace
 from ofa_compile.tuning.layer_workloads import workloads_of
 
 
 def workload_union(
-    space: SearchSpace, resolutions: Iterable[int], *, num_classes: int | None = None
+    space: SearchSpace,
+    resolutions: Iterable[int],
+    *,
+    num_classes: int | None = None,
+    family: Family = "cpu",
+    batch: int = 1,
 ) -> dict[Workload, float]:
     """Return all workloads with their expected number in a uniformly drawn subnet.
 
@@ -28,6 +34,8 @@ def workload_union(
         Input sizes, equally likely; any that the space admits.
     num_classes
         Outputs of the classifier; the space's default if not given.
+    family, batch
+        What the workloads run on, and how many images at a time.
 
     Raises
     ------
@@ -41,7 +49,7 @@ def workload_union(
         for slot_index, _, layers in slot_layers(space, resolution, num_classes):
             slot = slots[slot_index]
             share = _presence(space, slot) / (len(slot.combinations) * len(chosen))
-            for workload in workloads_of(layers):
+            for workload in workloads_of(layers, family, batch):
                 expected[workload] += share  # type: ignore[assignment]  # fractions of a count
     return dict(expected)
 

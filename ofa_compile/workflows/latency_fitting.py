@@ -102,10 +102,7 @@ class _Study:
             "target_fingerprint": target.fingerprint,
             "statistic": options.statistic,
             "batch": options.batch,
-            # Kernels are tuned, and timed, for one image.
-            "kernel_times": _kernel_times(target, workspace, options.space, self._architectures)
-            if options.batch == 1
-            else None,
+            "kernel_times": _kernel_times(target, workspace, options, self._architectures),
             "prior": None if options.prior is None else LatencyPredictor.load(options.prior),
             "config": LatencyPredictorConfig(seed=options.seed),
         }
@@ -186,19 +183,19 @@ def _measure_hint(target: TargetSpec) -> str:
 
 
 def _kernel_times(
-    target: TargetSpec, workspace: Path, space_name: str, architectures: Sequence[Any]
+    target: TargetSpec, workspace: Path, options: FitLatencyOptions, architectures: Sequence[Any]
 ) -> KernelTimes | None:
     """Return what tuning measured, if it covers every resolution that can be predicted."""
     from ofa_compile.tuning.database import TuningDatabase
     from ofa_compile.tuning.fingerprint import kernel_digest, tuning_fingerprint
     from ofa_compile.tuning.kernel_times import tuned_kernel_times
 
-    space = search_space(space_name)
+    space = search_space(options.space)
     sizes = [architecture.resolution for architecture in architectures]
     wanted = [size for size in space.resolutions if min(sizes) <= size <= max(sizes)]
     database = TuningDatabase(database_path(workspace, target))
-    results = database.results(tuning_fingerprint(target), kernel_digest())
-    times = tuned_kernel_times(space, wanted, results)
+    results = database.results(tuning_fingerprint(target), kernel_digest(target.family))
+    times = tuned_kernel_times(space, wanted, results, target.family, options.batch)
     return times if wanted and times.resolutions >= set(wanted) else None
 
 

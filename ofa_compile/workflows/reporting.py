@@ -194,7 +194,9 @@ def _tuning(workspace: Path, target: TargetSpec) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     rows = []
-    for records in TuningDatabase(path).results(tuning_fingerprint(target), kernel_digest()):
+    for records in TuningDatabase(path).results(
+        tuning_fingerprint(target), kernel_digest(target.family)
+    ):
         best = fastest(records)
         if best is None or best.time_us is None:
             continue

@@ -15,6 +15,7 @@ from typing import Any
 from ofa_compile.compiler.onnx_file import onnx_identity
 from ofa_compile.compiler.workload import Workload
 from ofa_compile.errors import DeviceUnavailableError, UserInputError
+from ofa_compile.hardware.gpu_devices import check_gpu
 from ofa_compile.hardware.target_spec import TargetSpec, load_target
 from ofa_compile.options import TuneOptions, default_workspace
 from ofa_compile.progress import ProgressCallback, no_progress
@@ -47,19 +48,14 @@ def tune_target(options: TuneOptions, progress: ProgressCallback = no_progress) 
     MissingDependencyError
         If what estimates it is not installed.
     UserInputError
-        If the target is a GPU, whose kernels are not tuned.
+        If a CPU is asked for more than one image at a time.
     ArtifactError
         If the database is corrupted or cannot be written.
     TuningError
         If nothing can be built or run.
     """
     target = load_target(options.target)
-    if target.platform.is_hosted or (target.is_emulated and target.arch != "aarch64"):
-        message = f"this machine cannot run code for '{target.name}', and nothing estimates it"
-        raise DeviceUnavailableError(message, hint="kernels use their defaults meanwhile")
-    if target.is_gpu:
-        message = f"'{target.name}' has no tuner yet: its kernels choose tiles by a rule"
-        raise UserInputError(message, hint="tune for a CPU target")
+    _check_tunable(target, options)
     path = database_path(options.workspace or default_workspace(target.name), target)
     database = TuningDatabase(path)
     with _workers(target) as (builder, runner):
@@ -74,7 +70,7 @@ def tune_target(options: TuneOptions, progress: ProgressCallback = no_progress) 
                 builder,
                 runner,
                 fingerprint=tuning_fingerprint(target),
-                code=kernel_digest(),
+                code=kernel_digest(target.family),
                 observe=_Observer(plan, trials, progress),
             )
             tuner.run(_budget(options, target))
@@ -96,30 +92,51 @@ def tune_target(options: TuneOptions, progress: ProgressCallback = no_progress) 
     }
 
 
+def _check_tunable(target: TargetSpec, options: TuneOptions) -> None:
+    """Refuse targets whose candidates nothing here can judge."""
+    if target.is_gpu:
+        if target.runner.kind != "local" or not target.is_native:
+            message = f"'{target.name}' is no GPU of this machine, and tuning needs the device"
+            hint = "run tune where the GPU is, and give its workspace to compile (--workspace)"
+            raise DeviceUnavailableError(message, hint=hint)
+        check_gpu(target.kind)
+        return
+    if target.platform.is_hosted or (target.is_emulated and target.arch != "aarch64"):
+        message = f"this machine cannot run code for '{target.name}', and nothing estimates it"
+        raise DeviceUnavailableError(message, hint="kernels use their defaults meanwhile")
+    if options.batch != 1:
+        message = f"--batch {options.batch}: only GPUs are tuned for more than one image at a time"
+        raise UserInputError(message, hint="drop --batch")
+
+
 def _make_plan(
     options: TuneOptions, target: TargetSpec, database: TuningDatabase, builder: BuilderPool
 ) -> Plan:
-    union = _workloads(options, builder)
+    union = _workloads(options, target, builder)
     tasks = make_tasks(union, builder.describe(list(union)))
-    results = database.results(tuning_fingerprint(target), kernel_digest())
+    results = database.results(tuning_fingerprint(target), kernel_digest(target.family))
     share = options.roofline_share
     stop = StopRule(roofline_share=share, max_trials=target.tuning.max_trials_per_task)
     return Plan(tasks, results, Roofline(target.core), stop)
 
 
-def _workloads(options: TuneOptions, builder: BuilderPool) -> dict[Workload, float]:
+def _workloads(
+    options: TuneOptions, target: TargetSpec, builder: BuilderPool
+) -> dict[Workload, float]:
     """Return the workloads of the space, or of the one network that was asked for."""
     if options.onnx is not None:
         onnx_identity(options.onnx)  # or its error, which says what is wrong with the file
         return builder.network(options.onnx)
     space = search_space(options.space)
     if options.architecture is None:
-        return workload_union(space, options.resolutions or space.resolutions)
+        sizes = options.resolutions or space.resolutions
+        return workload_union(space, sizes, family=target.family, batch=options.batch)
     if options.resolutions:
         message = "an architecture has its own resolution; --resolution is for whole spaces"
         raise UserInputError(message, hint="drop one of the two options")
     layers = space.layers(Architecture.from_file(options.architecture))
-    return {workload: float(n) for workload, n in Counter(workloads_of(layers)).items()}
+    counts = Counter(workloads_of(layers, target.family, options.batch))
+    return {workload: float(n) for workload, n in counts.items()}
 
 
 def _budget(options: TuneOptions, target: TargetSpec) -> TuningBudget:
@@ -167,6 +184,10 @@ def _workers(target: TargetSpec) -> Iterator[tuple[BuilderPool, Runner]]:
 
 def _runner(target: TargetSpec, folder: Path) -> Runner:
     """Return what judges the target's candidates: this machine, boards, or a model of the core."""
+    if target.is_gpu:
+        from ofa_compile.tuning.gpu_runner import GpuRunner
+
+        return GpuRunner(target)
     if target.runner.kind == "rpc":
         from ofa_compile.bundle.manifest import describe_target
         from ofa_compile.remote.program import acquire_target_board, count_free_boards

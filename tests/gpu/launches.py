@@ -11,13 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from ofa_compile.bundle.native import NativeLibrary
 from ofa_compile.cache import Cache
-from ofa_compile.compiler.gpu import tables
 from ofa_compile.compiler.gpu.backend import backend_of
 from ofa_compile.compiler.gpu.kernels import compile_kernels, kernel_keys
+from ofa_compile.compiler.gpu.tables import emit_tables, places_apart
 from ofa_compile.compiler.kernel_registry import Config, GpuMachine, find_kernel
 from ofa_compile.compiler.link import Linker, runtime_of
 from ofa_compile.compiler.plan import Plan, Ref, Step
@@ -64,18 +63,13 @@ def run_apart(
     plan: Plan, target: TargetSpec, folder: Path, cache: Cache
 ) -> tuple[list[int], np.ndarray]:
     """Run the steps with a place for every buffer; return the places and the arena's values."""
-    offsets, position = [], 0
-    for num_bytes in plan.buffer_bytes:
-        offsets.append(position)
-        position += -(-num_bytes // tables.ALIGNMENT) * tables.ALIGNMENT
+    offsets, position = places_apart(plan)
     plan.output_shape, plan.output = (1, position // 4), Ref("buffer", 0)
     backend = backend_of(target)
     keys = kernel_keys(plan, backend)
     objects = compile_kernels(dict(zip(keys, plan.steps, strict=True)), backend, MACHINE, cache)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tables, "place_buffers", lambda *_: (offsets, position))
-        paths = {key: item.path for key, item in objects.items()}
-        source = tables.emit_tables(plan, paths, keys, "test", backend.toolkit())
+    paths = {key: item.path for key, item in objects.items()}
+    source = emit_tables(plan, paths, keys, "test", backend.toolkit(), is_apart=True)
     linker = Linker(find_linker(target), cache, runtime_of(target.kind, target.platform))
     kernels = list(paths.values())
     network = linker.compile_network(source.c_source, source.weights, kernels)

@@ -57,12 +57,17 @@ def save_network(path: Path) -> None:
 
 def test_proposals_are_repeatable_and_apply() -> None:
     from ofa_compile.compiler.codegen import compile_object, flat_function
-    from ofa_compile.compiler.generic_schedules import apply_trace, parse_function, propose
+    from ofa_compile.compiler.generic_schedules import (
+        apply_trace,
+        cpu_space,
+        parse_function,
+        propose,
+    )
 
     function = parse_function(ADD_ONE)
-    traces = propose(function, HOST.tvm_target, 4, seed=5)
+    traces = propose(function, cpu_space(HOST.tvm_target), 4, seed=5)
     assert 1 <= len(traces) <= 4
-    assert traces == propose(function, HOST.tvm_target, 4, seed=5)
+    assert traces == propose(function, cpu_space(HOST.tvm_target), 4, seed=5)
     assert traces == json.loads(json.dumps(traces))
     scheduled, _ = flat_function(apply_trace(function, traces[0]))
     compile_object({"kernel": scheduled}, HOST.tvm_target)

@@ -66,6 +66,28 @@ def test_a_subnets_workloads_are_in_the_union(space: str, resolution: int, tmp_p
     check(space, resolution, 1, tmp_path / "net.onnx")
 
 
+@pytest.mark.parametrize("name", ["ofa_mbv3_cifar", "ofa_resnet50"])
+def test_a_gpu_has_workloads_of_its_own_for_a_batch(name: str, tmp_path: Path) -> None:
+    from ofa_compile.compiler.gpu.lower import GpuLowering
+    from ofa_compile.compiler.import_onnx import import_onnx
+    from ofa_compile.compiler.kernel_registry import GpuMachine
+    from ofa_compile.compiler.pipeline import GPU_PASSES, run_passes
+    from ofa_compile.export.onnx_export import export_onnx
+
+    space = search_space(name)
+    subnet = space.sample(np.random.default_rng(5), resolution=SPACES[name])
+    module = load_supernet(None, space=space).extract(subnet)
+    path = tmp_path / "net.onnx"
+    export_onnx(module, path, resolution=subnet.resolution, batch=2, check=False)
+    graph = import_onnx(path)
+    run_passes(graph, GPU_PASSES)
+    steps = GpuLowering(graph, GpuMachine(8192), lambda _: None, {}).run().steps
+    real = [step.workload for step in steps]
+    assert Counter(real) == Counter(workloads_of(space.layers(subnet), "gpu", batch=2))
+    assert set(real) <= set(workload_union(space, [subnet.resolution], family="gpu", batch=2))
+    assert all(workload_from_dict(w.to_dict()) == w for w in real)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("space", "resolution"), SPACES.items())
 def test_fifty_subnets_workloads_are_in_the_union(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -56,10 +57,15 @@ class Backend(Protocol):
 
 def backend_of(target: TargetSpec) -> Backend:
     """Return the backend of a GPU target."""
-    if target.is_vulkan:
+    return make_backend(target.kind, target.toolchain.gpu_architectures)
+
+
+def make_backend(kind: str, architectures: Sequence[str]) -> Backend:
+    """Return the backend for a kind of GPU target ("vulkan", "cuda") and, if any, architectures."""
+    if kind == "vulkan":
         from ofa_compile.compiler.vulkan.backend import VulkanBackend
 
         return VulkanBackend()
     from ofa_compile.compiler.cuda.backend import CudaBackend
 
-    return CudaBackend(target.toolchain.gpu_architectures)
+    return CudaBackend(architectures)

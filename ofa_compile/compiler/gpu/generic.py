@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ofa_compile.cache import digest
+from ofa_compile.compiler.generic_schedules import DesignSpace
 from ofa_compile.compiler.plan import Plan, Ref, Step
 from ofa_compile.compiler.tvm_api import (
     AllocBuffer,
@@ -32,7 +33,7 @@ GENERIC_LAUNCHES: dict[str, PrimFunc] = {}
 """`launch_key` -> kernel, lowered, for the code generator of the same process."""
 
 _LIMITS = ("max_num_threads", "max_threads_per_block", "max_shared_memory_per_block")
-_FALLBACK = {name: 128 for name in _LIMITS[:2]} | {_LIMITS[2]: 16384}
+_FALLBACK = dict.fromkeys(_LIMITS[:2], 128) | {_LIMITS[2]: 16384}
 
 
 @dataclass(frozen=True)
@@ -221,3 +222,31 @@ def append_launches(
 def launch_key(workload: Workload, config: Mapping[str, Any], launch: int) -> str:
     """Identity of one launch of a workload under a configuration."""
     return digest(workload.key, json.dumps(config, sort_keys=True), str(launch))
+
+
+def gpu_space(tvm_target: Mapping[str, Any]) -> DesignSpace:
+    """Return MetaSchedule's space of schedules for a GPU, as far as our text can say it."""
+    return DesignSpace("cuda", scheduling_target(tvm_target), _spellable)
+
+
+def _spellable(rule: Any) -> Any:
+    """Leave vectors of indices, and programs of thousands of lines, out of a rule for GPUs."""
+    from tvm.s_tir.meta_schedule import schedule_rule as rules
+
+    if isinstance(rule, rules.MultiLevelTiling):
+        return rules.MultiLevelTiling(
+            structure="SSSRRSRS",
+            tile_binds=["blockIdx.x", "vthread.x", "threadIdx.x"],
+            max_innermost_factor=16,
+            vector_load_lens=[1],
+            reuse_read=rules.ReuseType(req="must", levels=[4], scope="shared"),
+            reuse_write=rules.ReuseType(req="must", levels=[3], scope="local"),
+        )
+    if isinstance(rule, rules.ParallelizeVectorizeUnroll):
+        return rules.ParallelizeVectorizeUnroll(
+            max_jobs_per_core=-1,
+            max_vectorize_extent=-1,
+            unroll_max_steps=[0, 16, 64],
+            unroll_explicit=True,
+        )
+    return rule

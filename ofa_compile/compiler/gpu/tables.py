@@ -63,8 +63,28 @@ const ofa_network OFA_NETWORK = {{
 """
 
 
+def places_apart(plan: Plan) -> tuple[list[int], int]:
+    """Give every buffer a place of its own, so that all values outlive the run.
+
+    Returns
+    -------
+    Offsets in bytes by buffer, and the size of all of them.
+    """
+    offsets, position = [], 0
+    for num_bytes in plan.buffer_bytes:
+        offsets.append(position)
+        position += -(-num_bytes // ALIGNMENT) * ALIGNMENT
+    return offsets, position
+
+
 def emit_tables(
-    plan: Plan, kernels: Mapping[str, Path], keys: list[str], version: str, toolkit: Toolkit
+    plan: Plan,
+    kernels: Mapping[str, Path],
+    keys: list[str],
+    version: str,
+    toolkit: Toolkit,
+    *,
+    is_apart: bool = False,
 ) -> NetworkSource:
     """Generate the C file and the weights blob.
 
@@ -80,13 +100,16 @@ def emit_tables(
         Text that the library reports about itself.
     toolkit
         What compiled the kernels.
+    is_apart
+        Every buffer has a place of its own (`places_apart`), and every step waits for the one
+        before it, so that steps can be looked at and timed one by one.
 
     Raises
     ------
     BuildError
         If the network needs more than 4 GiB.
     """
-    tables = _Tables(plan)
+    tables = _Tables(plan, is_apart=is_apart)
     numbers = {key: number for number, key in enumerate(kernels)}
     text, rows = _HEAD, []
     for key, path in kernels.items():
@@ -125,9 +148,10 @@ def emit_tables(
 class _Tables:
     """Where everything lies."""
 
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
-        self.offsets, self.input_offset = place_buffers(plan, ALIGNMENT, 0)
+    def __init__(self, plan: Plan, *, is_apart: bool) -> None:
+        self.plan, self.is_apart = plan, is_apart
+        placed = places_apart(plan) if is_apart else place_buffers(plan, ALIGNMENT, 0)
+        self.offsets, self.input_offset = placed
         self.input_offset = -(-self.input_offset // ALIGNMENT) * ALIGNMENT
         self.input_bytes = math.prod(plan.input_shape) * _FLOAT_BYTES
         # Behind all other buffers: a copy writes it while nothing else runs.
@@ -159,6 +183,8 @@ class _Tables:
         A step waits if it reads what a step since the last wait wrote, or writes where one read
         or wrote. A launch of an operator without a kernel of ours may write any of its buffers.
         """
+        if self.is_apart:
+            return [True] * len(self.plan.steps)
         waits = []
         read: list[tuple[int, int]] = []
         written: list[tuple[int, int]] = []
