@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -59,18 +60,23 @@ def measured(options: argparse.Namespace, target: TargetSpec) -> list[LatencyRec
 def estimated(
     options: argparse.Namespace, target: TargetSpec, records: list[LatencyRecord]
 ) -> list[dict[str, Any]]:
-    """Estimate every subnet; this takes some seconds each."""
+    """Estimate every subnet, some seconds each; with --resume those that the result lacks."""
     estimator = CycleEstimator(target, core=options.core)
     tuned = shipped_configs(target)
-    rows = []
-    for number, record in enumerate(records):
+    rows: dict[str, dict[str, Any]] = {}
+    if options.resume and options.output.is_file():
+        known = json.loads(options.output.read_text(encoding="utf-8"))["subnets"]
+        rows = {row["hash"]: row for row in known}
+    missing = [record for record in records if record.architecture.hash not in rows]
+    for record in missing[: options.at_most]:
         space = search_space(record.architecture.space)
         with tempfile.TemporaryDirectory(prefix="ofa-cycles-") as folder:
             files = build_executable(record.architecture, target, space, Path(folder), tuned)
             figures = estimator.estimate(*files)
-        rows.append({"hash": record.architecture.hash, **dataclasses.asdict(figures)})
-        say(options, f"{number + 1}/{len(records)} {figures.ms:.3f} {record.median_ms:.3f}")
-    return rows
+        name = record.architecture.hash
+        rows[name] = {"hash": name, **dataclasses.asdict(figures), "measured_ms": record.median_ms}
+        say(options, f"{len(rows)}/{len(records)} {figures.ms:.3f} {record.median_ms:.3f}")
+    return list(rows.values())
 
 
 def quality(measured_ms: np.ndarray, estimated_ms: np.ndarray) -> dict[str, float]:
@@ -92,6 +98,8 @@ def main() -> None:
     arguments.add_argument("--target", default="x86-64")
     arguments.add_argument("--core", help="LLVM's name of this machine's core, such as znver4")
     arguments.add_argument("--count", type=int, default=50)
+    arguments.add_argument("--resume", action="store_true", help="go on with --output's subnets")
+    arguments.add_argument("--at-most", type=int, help="estimate so many more, then report")
     options = arguments.parse_args()
     target = load_target(options.target)
     try:
@@ -104,9 +112,10 @@ def main() -> None:
     if not records:
         message = f"{options.measured} has no measurements of {options.target}"
         raise SystemExit(message)
-    ms = np.array([record.median_ms for record in records])
     rows = estimated(options, target, records)
-    roofline = LatencyEstimator(target).estimate([record.architecture for record in records])
+    by_hash = {record.architecture.hash: record.architecture for record in records}
+    ms = np.array([row["measured_ms"] for row in rows])
+    roofline = LatencyEstimator(target).estimate([by_hash[row["hash"]] for row in rows])
     document = {
         "cycle model": quality(ms, np.array([row["ms"] for row in rows])),
         "roofline": quality(ms, roofline),
@@ -121,11 +130,10 @@ def main() -> None:
         )
         for name, found in document.items()
     ]  # fmt: skip
-    say(options, f"\n## {len(records)} subnets on {options.target}, core {options.core}\n")
+    say(options, f"\n## {len(rows)} subnets on {options.target}, core {options.core}\n")
     say(options, table(header, cells))
-    subnets = [{**row, "measured_ms": float(time)} for row, time in zip(rows, ms, strict=True)]
     result = {"benchmark": "cycle_estimates", "core": options.core, "quality": document}
-    finish({**result, "subnets": subnets}, options)
+    finish({**result, "subnets": rows}, options)
 
 
 if __name__ == "__main__":

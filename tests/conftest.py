@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 SEED = 20_191_129
+# The first version whose WASI needs no flag.
+_NODE = 20
 
 
 def _lacks_arm64() -> str | None:
@@ -43,7 +46,22 @@ def _lacks_vulkan() -> str | None:
     return None
 
 
-_REQUIREMENTS = {"arm64": _lacks_arm64, "gpu": _lacks_gpu, "vulkan": _lacks_vulkan}
+def _lacks_node() -> str | None:
+    if shutil.which("node") is None:
+        return "no Node.js (scripts/system-packages.sh tests)"
+    done = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True)
+    version = done.stdout.strip()
+    if int(version.removeprefix("v").partition(".")[0]) < _NODE:
+        return f"Node.js {version} is too old; {_NODE} is needed"
+    return None
+
+
+_REQUIREMENTS = {
+    "arm64": _lacks_arm64,
+    "gpu": _lacks_gpu,
+    "node": _lacks_node,
+    "vulkan": _lacks_vulkan,
+}
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -8,10 +8,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, NoReturn
 
 from ofa_compile.errors import DeviceError, DeviceUnavailableError, MissingDependencyError
 from ofa_compile.hardware.board_address import board_address, is_on_board
@@ -20,11 +17,7 @@ from ofa_compile.hardware.host import has_flags, host_arch
 from ofa_compile.hardware.platform import LINUX, platform_of
 from ofa_compile.hardware.target_spec import GPU_KINDS
 from ofa_compile.hardware.toolchain import install_hint
-
-# Exit code of the executable when a logit is not finite; the logits are written all the same.
-_EXIT_NOT_FINITE = 3
-# An emulated ResNet50 takes about a minute per input; nothing real takes five.
-_TIMEOUT_PER_INPUT_S = 300.0
+from ofa_compile.runtime.program import Program, check_end
 
 
 def is_native(target: Mapping[str, Any]) -> bool:
@@ -77,8 +70,8 @@ def check_runnable(target: Mapping[str, Any]) -> None:
 
 
 @dataclass(frozen=True)
-class Executable:
-    """A bundle's executable.
+class Executable(Program):
+    """A bundle's executable, run on this machine.
 
     Attributes
     ----------
@@ -93,71 +86,39 @@ class Executable:
     path: Path
     classes: int
     command: Sequence[str] = ()
+    # An emulated ResNet50 takes about a minute per input; nothing real takes five.
+    input_limit_s: float = 300.0
 
-    def run(self, x: NDArray[np.float32], *, threads: int = 1) -> NDArray[np.float32]:
-        """Compute the logits of inputs of shape (N, 3, H, W) in one process.
-
-        Returns
-        -------
-        float32 array of shape (N, classes).
-
-        Raises
-        ------
-        DeviceError
-            If the program fails, crashes or hangs; the message holds what it printed.
-        """
-        if len(x) == 0:
-            return np.empty((0, self.classes), dtype=np.float32)
+    def exchange(
+        self, arguments: list[str], files: dict[str, bytes], result: str, limit_s: float
+    ) -> bytes:
+        """Run it in a folder of its own."""
         with tempfile.TemporaryDirectory(prefix="ofa-compile-") as folder:
-            tensors, logits = Path(folder, "input.f32"), Path(folder, "logits.f32")
-            tensors.write_bytes(np.ascontiguousarray(x, dtype="<f4").tobytes())
-            arguments = ["--raw", str(tensors), "--logits", str(logits), "--threads", str(threads)]
-            self._call(arguments, _TIMEOUT_PER_INPUT_S * len(x))
-            values = np.fromfile(logits, dtype="<f4")
-        if values.size != len(x) * self.classes:
-            msg = f"{self.path.name} wrote {values.size} logits, not {len(x)} x {self.classes}"
-            raise DeviceError(msg)
-        return values.reshape(len(x), self.classes).astype(np.float32)
+            for name, data in files.items():
+                Path(folder, name).write_bytes(data)
+            self._call(arguments, Path(folder), limit_s)
+            written = Path(folder, result)
+            return written.read_bytes() if written.is_file() else b""
 
-    def time(self, *, repeats: int, warmup: int = 3, threads: int = 1) -> NDArray[np.float64]:
-        """Time runs on an input of noise, inside one process.
+    def refuse(self, result: str, num_bytes: int, wanted: str) -> NoReturn:
+        """Blame the program."""
+        msg = f"{self.path.name} wrote {num_bytes} bytes of {result}, not {wanted} values"
+        raise DeviceError(msg)
 
-        Returns
-        -------
-        Milliseconds of each run, of shape (repeats,).
-
-        Raises
-        ------
-        DeviceError
-            As for `run`.
-        """
-        with tempfile.TemporaryDirectory(prefix="ofa-compile-") as folder:
-            path = Path(folder, "times.f64")
-            arguments = ["--benchmark", str(repeats), "--warmup", str(warmup), "--times", str(path)]
-            self._call([*arguments, "--threads", str(threads)], _TIMEOUT_PER_INPUT_S)
-            times = np.fromfile(path, dtype="<f8")
-        if times.size != repeats:
-            msg = f"{self.path.name} wrote {times.size} times, not {repeats}"
-            raise DeviceError(msg)
-        return times.astype(np.float64)
-
-    def _call(self, arguments: Sequence[str], timeout_s: float) -> None:
+    def _call(self, arguments: list[str], folder: Path, limit_s: float) -> None:
         program = self.command[0] if self.command else self.path.name
         try:
             done = subprocess.run(
                 [*self.command, str(self.path.absolute()), *arguments],
+                cwd=folder,
                 capture_output=True,
-                timeout=timeout_s,
+                timeout=limit_s,
                 check=False,
             )
-        except subprocess.TimeoutExpired as error:
-            msg = f"{self.path.name} did not finish within {timeout_s:.0f} s"
-            raise DeviceError(msg) from error
+        except subprocess.TimeoutExpired:
+            check_end(self.path.name, None, "", limit_s)
+            return
         except OSError as error:
             msg = f"cannot start {program}: {error.strerror}"
             raise DeviceError(msg) from error
-        if done.returncode not in (0, _EXIT_NOT_FINITE):
-            printed = done.stderr.decode(errors="replace").strip()[-2000:]
-            how = f"signal {-done.returncode}" if done.returncode < 0 else f"{done.returncode}"
-            msg = f"{self.path.name} failed ({how}): {printed or 'it printed nothing'}"
-            raise DeviceError(msg)
+        check_end(self.path.name, done.returncode, done.stderr.decode(errors="replace"), limit_s)

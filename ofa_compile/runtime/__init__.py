@@ -1,1 +1,1 @@
-"""C sources of what runs on the device (data only)."""
+"""What runs on the device, as C sources, and how to talk to it."""

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from onnx_nets import Net, reference
 
-from ofa_compile.bundle.build import BundleContents, Reference, build_bundle
+from ofa_compile.bundle.build import BundleContents, build_bundle
 from ofa_compile.bundle.bundle import load_bundle
 from ofa_compile.bundle.preprocess import Preprocessing
+from ofa_compile.bundle.verify import Reference
 from ofa_compile.cache import Cache
 from ofa_compile.compiler.build import compile_onnx
 from ofa_compile.errors import CompilationError, MissingDependencyError, NumericMismatchError

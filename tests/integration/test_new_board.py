@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-NEEDS = ("riscv64-linux-gnu-gcc", "qemu-riscv64", "clang", "wasm-ld", "node")
+NEEDS = ("riscv64-linux-gnu-gcc", "qemu-riscv64", "clang", "wasm-ld")
 BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -47,6 +47,7 @@ def test_guide_names_only_commands_that_exist(repository: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.node
 def test_guide(repository: Path, tmp_path: Path) -> None:
     lacking = [name for name in NEEDS if shutil.which(name) is None]
     if lacking:

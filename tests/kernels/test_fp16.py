@@ -107,13 +107,12 @@ def test_windows(target: TargetSpec, tmp_path: Path, rng: np.random.Generator) -
 
 
 def test_maps(target: TargetSpec, tmp_path: Path, rng: np.random.Generator) -> None:
-    window = {"kernel": (3, 3), "stride": (2, 2), "padding": (1, 1, 1, 1)}
     check(
         target,
         tmp_path,
         rng,
-        Pool(batch=1, height=7, width=7, channels=12, reduction="max", **window),
-        Pool(batch=1, height=7, width=7, channels=12, reduction="mean", **window),
+        Pool(1, 7, 7, (3, 3), (2, 2), (1, 1, 1, 1), 12, "max"),
+        Pool(1, 7, 7, (3, 3), (2, 2), (1, 1, 1, 1), 12, "mean"),
         GlobalPool(2, 49, 21),
         ScaleChannels(1, 9, 37),
         ScaleWeights(70, (24, 24, 9)),

@@ -97,7 +97,7 @@ def test_failing_program_is_not_the_boards_fault(board: Board, path: Path) -> No
     ("body", "message"),
     [
         ("kill -ILL $$", r"failed \(signal 4\): it printed nothing"),
-        ("printf 1234 > logits.f32", "returned 4 bytes of logits.f32, not 4 values"),
+        ("printf 1234 > logits.f32", "returned 4 bytes of logits.f32, not 1 x 4 values"),
         ("true", "No such file|cannot open|Check failed|download"),
     ],
 )
