@@ -102,6 +102,8 @@ class CompileOptions(SupernetOptions, LimitOptions):
         What the executable uses unless told otherwise.
     precision
         Of weights and maps: "fp32", "fp16", or "int8" after calibration.
+    batch
+        Images of one run, whose latency the limits are about.
     """
 
     target: str
@@ -111,6 +113,7 @@ class CompileOptions(SupernetOptions, LimitOptions):
     verify: bool = True
     accuracy_data: Path | None = None
     threads: int = 1
+    batch: int = 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -127,6 +127,7 @@ def compile(
     std: tuple[float, float, float] = IMAGENET_STD,
     verify: bool = True,
     precision: str = "fp32",
+    batch: int = 1,
     calibration: NDArray[np.float32] | None = None,
     progress: ProgressCallback = no_progress,
 ) -> Bundle:
@@ -148,6 +149,8 @@ def compile(
         Compare the binary with PyTorch (for a file: with ONNX's reference evaluator).
     precision
         "fp32", "fp16" or "int8".
+    batch
+        Images of one run; of a file it is the file's own.
     calibration
         For int8: real images, normalised, of shape (n, 3, H, W).
 
@@ -168,12 +171,13 @@ def compile(
             from ofa_compile.export import export_onnx
 
             onnx_path = Path(folder) / "subnet.onnx"
-            export_onnx(subnet, onnx_path, resolution=resolution)
+            export_onnx(subnet, onnx_path, resolution=resolution, batch=batch)
             run = subnet
         shape = _input_shape(onnx_path)
         reference = None
         if verify:
             count = num_verification_inputs(shape[2], is_emulated=spec.is_emulated)
+            count = -(-max(count, shape[0]) // shape[0]) * shape[0]
             inputs = noise_inputs(shape, count)
             if run is None:
                 logits = _onnx_logits(onnx_path, inputs)
@@ -273,14 +277,16 @@ def _choose(
             architecture = dataclasses.replace(architecture, resolution=options.resolution)
         space.validate(architecture)
         return architecture, _predicted(options, space, target, architecture)
-    result = selection.search_subnets(space, target, options, seed=options.seed, progress=progress)
+    result = selection.search_subnets(
+        space, target, options, batch=options.batch, seed=options.seed, progress=progress
+    )
     limits = (options.max_latency_ms, options.max_macs, options.max_parameters)
     sizes = (options.max_size_bytes, options.max_activation_bytes)
     has_limit = any(v is not None for v in (*limits, *sizes))
     chosen = result.best if has_limit else result.knee
     figures = {"accuracy_top1": _figure(chosen.accuracy, "predicted", "accuracy predictor")}
     if chosen.latency_ms is not None and chosen.latency_kind is not None:
-        figures["latency_ms"] = _latency_figure(chosen.latency_ms, chosen.latency_kind)
+        figures |= _latency_figures(chosen.latency_ms, chosen.latency_kind, options.batch)
     return chosen.architecture, figures
 
 
@@ -288,10 +294,17 @@ def _figure(value: float, kind: FigureKind, source: str) -> Figure:
     return Figure(value=value, kind=kind, source=source)
 
 
-def _latency_figure(value: float, kind: str) -> Figure:
+def _latency_figures(ms: float, kind: str, batch: int) -> dict[str, Figure]:
+    """Return the latency of a run, and of a batch the throughput that it means."""
+    word: FigureKind = "estimated" if kind == "estimate" else "predicted"
+    source = "latency predictor fitted on measurements"
     if kind == "estimate":
-        return _figure(value, "estimated", "roofline model of the core, not a measurement")
-    return _figure(value, "predicted", "latency predictor fitted on measurements")
+        source = "roofline model of the core, not a measurement"
+    if batch == 1:
+        return {"latency_ms": _figure(ms, word, source)}
+    source += f", batch {batch}"
+    throughput = _figure(1e3 * batch / ms, word, source)
+    return {"latency_ms": _figure(ms, word, source), "images_per_s": throughput}
 
 
 def _predicted(
@@ -309,11 +322,17 @@ def _predicted(
         if options.accuracy_predictor is not None:
             raise
         logger.info("no accuracy predictor ships for %s", space.name)
-    latency = selection.load_latency_predictor(
-        target, space, options.latency_predictor, options.workspace
-    )
-    figures["latency_ms"] = _latency_figure(float(latency.predict([architecture])[0]), latency.kind)
-    return figures
+    try:
+        latency = selection.load_latency_predictor(
+            target, space, options.latency_predictor, options.workspace, batch=options.batch
+        )
+    except UserInputError:
+        if options.batch == 1 or options.latency_predictor is not None:
+            raise
+        logger.info("nothing predicts the latency of batch %d", options.batch)
+        return figures
+    ms = float(latency.predict([architecture])[0])
+    return figures | _latency_figures(ms, latency.kind, options.batch)
 
 
 def _accuracy_on_data(

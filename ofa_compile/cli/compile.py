@@ -48,6 +48,7 @@ def compile_command(
         bool, typer.Option("--no-verify", help="Skip the comparison with PyTorch; recorded.")
     ] = False,
     threads: opt.Threads = 1,
+    batch: opt.Batch = 1,
     workspace: opt.Workspace = None,
     seed: opt.Seed = 0,
     dry_run: opt.DryRun = False,
@@ -81,6 +82,7 @@ def compile_command(
         latency_predictor=latency_predictor,
         verify=not no_verify,
         threads=threads,
+        batch=batch,
         workspace=workspace,
         seed=seed,
     )

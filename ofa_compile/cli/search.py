@@ -151,6 +151,9 @@ def _verified_table(verification: Verification) -> str:
         *("verified", "accuracy (prediction)", "accuracy (measurement)"),
         *("ms (prediction)", "ms (measurement)", "error", "p95 ms", "meets limit"),
     ]
+    has_batch = verification.ranked[0].batch != 1 if verification.ranked else False
+    if has_batch:
+        header.append("images/s (measurement)")
     rows = []
     for item in verification.ranked:
         kind = item.candidate.latency_kind
@@ -165,6 +168,7 @@ def _verified_table(verification: Verification) -> str:
                 None if item.latency_error is None else percent(item.latency_error),
                 item.p95_ms,
                 "yes" if item.meets_limit else "no",
+                *([item.images_per_s] if has_batch else []),
             )
         )
     return table(header, rows)
@@ -193,22 +197,27 @@ def _family_table(family: Family) -> str:
 
 def _header(member: Candidate) -> tuple[str, ...]:
     """Name the columns of `_row`; each latency says what kind it is, and of what."""
-    latencies = [
-        f"{name or 'latency'} {'' if latency.statistic == 'median' else latency.statistic + ' '}"
-        f"ms{'' if latency.batch == 1 else f' of {latency.batch} images'} ({latency.kind})"
-        for name, latency in member.latencies.items()
-    ]
+    latencies: list[str] = []
+    for name, latency in member.latencies.items():
+        statistic = "" if latency.statistic == "median" else f"{latency.statistic} "
+        images = "" if latency.batch == 1 else f" of {latency.batch} images"
+        latencies.append(f"{name or 'latency'} {statistic}ms{images} ({latency.kind})")
+        if latency.batch != 1:
+            latencies.append(f"images/s ({latency.kind})")
     accuracy = "accuracy (prediction)"
     return ("architecture", accuracy, "±", *latencies, "macs", "parameters", "bytes")
 
 
 def _row(member: Candidate) -> tuple[object, ...]:
+    latencies: list[float] = []
+    for latency in member.latencies.values():
+        latencies += [latency.ms] if latency.batch == 1 else [latency.ms, latency.images_per_s]
     spread = None if member.accuracy_std is None else percent(member.accuracy_std, 2)
     return (
         member.architecture.short_hash,
         percent(member.accuracy, 2),
         spread,
-        *(latency.ms for latency in member.latencies.values()),
+        *latencies,
         member.macs,
         member.num_parameters,
         member.size_bytes,

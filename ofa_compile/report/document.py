@@ -199,6 +199,8 @@ def _point(
         "accuracy_std": member.get("accuracy_std"),
         "cost": member["latency_ms"] if is_latency else member[cost],
         "cost_std": latency.get("relative_std") if is_latency else 0.0,
+        "images_per_s": latency.get("images_per_s"),
+        "images_per_s_kind": _KINDS.get(latency.get("kind", ""), "none"),
         "macs": member["macs"],
         "num_parameters": member["num_parameters"],
         "size_bytes": member["size_bytes"],
@@ -220,6 +222,7 @@ def _verified(item: Mapping[str, Any]) -> dict[str, Any]:
         "predicted_std": latency.get("relative_std"),
         "measured_ms": measured["latency_ms"],
         "p95_ms": measured["p95_ms"],
+        "images_per_s": measured.get("images_per_s"),
         "meets_limit": item["meets_limit"],
     }
 

@@ -141,7 +141,9 @@
     byId("facts").replaceChildren(
       fact("architecture", point.hash, point.mark), fact("top-1 accuracy (prediction)", percent(point.accuracy), spread),
       fact(data.cost_label, number(point.cost), range),
+      ...(point.images_per_s == null ? [] : [fact(`images/s (${point.images_per_s_kind})`, number(point.images_per_s))]),
       ...(verified ? [fact("latency, ms (measurement)", number(verified.measured_ms))] : []),
+      ...(verified && verified.images_per_s != null ? [fact("images/s (measurement)", number(verified.images_per_s))] : []),
       fact("resolution", `${point.architecture.resolution} px`), fact("MACs", count(point.macs)),
       fact("parameters", count(point.num_parameters)), fact("bytes of weights", count(point.size_bytes)),
       fact("share of the arithmetic peak", percent(point.roofline_share, 0), "of the core, all blocks"));

@@ -142,15 +142,16 @@ void report_benchmark(const options *o, const double *ms) {
     int n = o->repeats;
     double median = n % 2 == 1 ? ms[n / 2] : (ms[n / 2 - 1] + ms[n / 2]) / 2;
     double p95 = ms[(int)ceil(0.95 * n) - 1];
+    double images = median > 0 ? 1e3 * (double)OFA_NETWORK.input_shape[0] / median : 0;
     if (!o->json) {
-        printf("min %.4f ms, median %.4f ms, p95 %.4f ms (%d repeats, %d thread%s)\n", ms[0],
-               median, p95, n, o->threads, o->threads == 1 ? "" : "s");
+        printf("min %.4f ms, median %.4f ms, p95 %.4f ms, %.1f images/s (%d repeats, %d thread%s)\n",
+               ms[0], median, p95, images, n, o->threads, o->threads == 1 ? "" : "s");
         return;
     }
     if (has_results) putchar(']');
     has_results = false;
     begin_member("benchmark");
     printf("{\"repeats\": %d, \"threads\": %d, \"min_ms\": %.6f, \"median_ms\": %.6f, "
-           "\"p95_ms\": %.6f}",
-           n, o->threads, ms[0], median, p95);
+           "\"p95_ms\": %.6f, \"batch\": %d, \"images_per_s\": %.3f}",
+           n, o->threads, ms[0], median, p95, (int)OFA_NETWORK.input_shape[0], images);
 }

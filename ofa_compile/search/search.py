@@ -43,6 +43,15 @@ class Latency:
     statistic: str = "median"
     batch: int = 1
 
+    @property
+    def images_per_s(self) -> float:
+        """Throughput of runs one after the other."""
+        return 1e3 * self.batch / self.ms
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        return {**asdict(self), "images_per_s": self.images_per_s}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
@@ -92,7 +101,7 @@ class Candidate:
             "accuracy_std": self.accuracy_std,
             "latency_ms": self.latency_ms,
             "latency_kind": self.latency_kind,
-            "latencies": {name: asdict(latency) for name, latency in self.latencies.items()},
+            "latencies": {name: latency.to_dict() for name, latency in self.latencies.items()},
             "macs": self.macs,
             "num_parameters": self.num_parameters,
             "size_bytes": self.size_bytes,

@@ -9,6 +9,7 @@ import numpy as np
 
 from ofa_compile.bundle.bundle import Bundle
 from ofa_compile.compiler.workload import Pointwise, Workload
+from ofa_compile.hardware.target_spec import GPU_KINDS, Family
 from ofa_compile.space import Architecture, search_space
 from ofa_compile.tuning.layer_workloads import workloads_of
 
@@ -28,7 +29,9 @@ def measure_blocks(bundle: Bundle, architecture: Architecture) -> list[dict[str,
     """
     if not bundle.is_native:
         return None
-    sizes = _calls_per_block(architecture)
+    manifest = bundle.manifest
+    family: Family = "gpu" if manifest.target["tvm_target"]["kind"] in GPU_KINDS else "cpu"
+    sizes = _calls_per_block(architecture, family, manifest.input_shape[0])
     with bundle.library as library:
         noise = np.random.default_rng(0).standard_normal(library.input_shape, dtype=np.float32)
         rounds = [
@@ -50,11 +53,16 @@ def measure_blocks(bundle: Bundle, architecture: Architecture) -> list[dict[str,
     ]
 
 
-def _calls_per_block(architecture: Architecture) -> dict[tuple[int, int], int]:
+def _calls_per_block(
+    architecture: Architecture, family: Family = "cpu", batch: int = 1
+) -> dict[tuple[int, int], int]:
     """Return how many kernels the compiler calls for each (stage, block), in execution order."""
     layers = search_space(architecture.space).layers(architecture)
     grouped = groupby(layers, key=lambda layer: (layer.stage, layer.block))
-    return {key: sum(map(_num_calls, workloads_of(list(group)))) for key, group in grouped}
+    return {
+        key: sum(map(_num_calls, workloads_of(list(group), family, batch)))
+        for key, group in grouped
+    }
 
 
 def _num_calls(workload: Workload) -> int:

@@ -61,6 +61,7 @@ def prepared_subnet(
 ) -> PreparedSubnet:
     """Take the subnet from the cache, or extract, calibrate, export and run it."""
     count = num_verification_inputs(architecture.resolution, is_emulated=target.is_emulated)
+    count = max(count, options.batch)  # so that every place of a batch is checked
     key = digest(
         _supernet_identity(options),
         architecture.to_json(),
@@ -68,6 +69,7 @@ def prepared_subnet(
         str(count),
         str(options.accuracy_data),
         str(options.seed),
+        str(options.batch),
         _code_identity(),
     )
     path = cache.get(_SUBNETS, key)
@@ -92,7 +94,7 @@ def _make_subnet(
     module = subnets.extract_calibrated(supernet, architecture, images)
     with tempfile.TemporaryDirectory(prefix="ofa-compile-") as folder:
         path = Path(folder) / "subnet.onnx"
-        export_onnx(module, path, resolution=architecture.resolution)
+        export_onnx(module, path, resolution=architecture.resolution, batch=options.batch)
         model = path.read_bytes()
     inputs, kind = _verification_inputs(options, supernet, architecture, count)
     mean, std = subnets.normalization(supernet)

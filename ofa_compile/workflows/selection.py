@@ -101,6 +101,7 @@ def search_subnets(
     target: TargetSpec,
     limits: LimitOptions,
     *,
+    batch: int = 1,
     seed: int = 0,
     progress: ProgressCallback = no_progress,
 ) -> SearchResult:
@@ -108,7 +109,9 @@ def search_subnets(
     from ofa_compile.search.search import search
 
     accuracy = load_accuracy_predictor(space, limits.accuracy_predictor)
-    latency = load_latency_predictor(target, space, limits.latency_predictor, limits.workspace)
+    latency = load_latency_predictor(
+        target, space, limits.latency_predictor, limits.workspace, batch=batch
+    )
     return search(
         space,
         accuracy=accuracy,

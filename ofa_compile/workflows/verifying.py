@@ -47,6 +47,8 @@ class Verified:
         The architecture and its predictions.
     median_ms, p95_ms, spread
         Of its runs on the target; the spread is that between rounds, as a fraction.
+    batch
+        Images of one run.
     accuracy
         Top-1 on the images given; None if none were.
     meets_limit
@@ -61,10 +63,16 @@ class Verified:
     median_ms: float
     p95_ms: float | None
     spread: float | None
+    batch: int = 1
     accuracy: float | None = None
     meets_limit: bool = True
     bundle: Path | None = None
     blocks: list[dict[str, Any]] | None = None
+
+    @property
+    def images_per_s(self) -> float:
+        """Measured throughput of runs one after the other."""
+        return 1e3 * self.batch / self.median_ms
 
     @property
     def latency_error(self) -> float | None:
@@ -78,6 +86,8 @@ class Verified:
             "predicted": self.candidate.to_dict(),
             "measured": {
                 "latency_ms": self.median_ms,
+                "batch": self.batch,
+                "images_per_s": self.images_per_s,
                 "p95_ms": self.p95_ms,
                 "spread": self.spread,
                 "accuracy": self.accuracy,
@@ -252,6 +262,7 @@ def _verified(
         median_ms=record.median_ms,
         p95_ms=record.p95_ms,
         spread=record.spread,
+        batch=record.batch,
         meets_limit=bound is None or (judged is not None and judged <= bound),
     )
 
@@ -316,9 +327,10 @@ def _compiled(
     assert options.output is not None  # checked by the caller
     name = item.candidate.architecture.short_hash
     output = options.output / "bundles" / name
-    how = f"on {limit.target.name}, 1 thread, batch 1"
+    how = f"on {limit.target.name}, 1 thread, batch {item.batch}"
     figures = {
         "latency_ms_on_target": Figure(value=item.median_ms, kind="measured", source=how),
+        "images_per_s_on_target": Figure(value=item.images_per_s, kind="measured", source=how),
     }
     if item.accuracy is not None:
         source = f"test images of {options.data.name if options.data else 'the data set'}"
@@ -343,6 +355,7 @@ def _compile_options(options: SearchOptions, limit: TargetLimit, output: Path) -
         supernet=options.supernet,
         space=options.space,
         calibration_data=options.calibration_data,
+        batch=options.batch,
         accuracy_predictor=options.accuracy_predictor,
         latency_predictor=options.latency_predictor,
         workspace=options.workspace,

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import ofa_compile as ofa
 from ofa_compile.cli.app import run_app
 from ofa_compile.space import Architecture
 
@@ -52,6 +53,29 @@ def test_compile_then_run(
     image.write_bytes(b"no image")
     assert run_app(["run", str(output), "--image", str(image)]) == 2
     assert "photo.png" in capsys.readouterr().err
+
+
+def test_a_batch_is_compiled_and_every_place_of_it_checked(
+    weights: Path,
+    accuracy_predictor: Path,
+    smallest: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    output = tmp_path / "bundle"
+    arguments = [*compile_arguments(weights, accuracy_predictor, output), "--batch", "9"]
+    architecture = ["--architecture", str(smallest), "--json"]
+    assert run_app(["--target", "host", *arguments, *architecture]) == 0
+    manifest = json.loads(capsys.readouterr().out)
+    assert manifest["verification"]["num_inputs"] == 9
+    # What predicts one image says nothing about nine.
+    assert "latency_ms" not in manifest["figures"]
+    bundle = ofa.load_bundle(output)
+    shape, classes = bundle.manifest.input_shape, bundle.manifest.output_shape[1]
+    assert (shape[0], bundle.manifest.output_shape[0]) == (9, 9)
+    assert bundle.run(np.random.default_rng(0).random((2, *shape[1:]))).shape == (2, classes)
+    assert run_app(["--target", "host", *arguments, "--max-latency-ms", "5"]) == 2
+    assert "no predictor of the median latency of batch 9" in capsys.readouterr().err
 
 
 def test_summary_labels_every_figure(

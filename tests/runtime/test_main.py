@@ -140,10 +140,13 @@ def test_benchmark(program: Program, arguments: tuple[str, ...]) -> None:
     assert result["repeats"] == int([*arguments, "100"][1])
     assert result["threads"] == 2
     assert 0 <= result["min_ms"] <= result["median_ms"] <= result["p95_ms"]
+    assert result["batch"] == 1
+    assert result["images_per_s"] == pytest.approx(1e3 / result["median_ms"], rel=0.1)
     table = program.run(*arguments).stdout.decode()
     assert table.startswith("min ")
     assert "median" in table
     assert "p95" in table
+    assert "images/s" in table
 
 
 def test_images_info_and_benchmark_make_one_document(program: Program, image: Path) -> None:

@@ -40,7 +40,8 @@ class Library:
 
 
 def bundle(num_steps: int, is_native: bool = True) -> Any:
-    return SimpleNamespace(is_native=is_native, library=Library(num_steps))
+    manifest = SimpleNamespace(target={"tvm_target": {"kind": "llvm"}}, input_shape=(1, 3, 32, 32))
+    return SimpleNamespace(is_native=is_native, library=Library(num_steps), manifest=manifest)
 
 
 def test_calls_add_up_to_blocks() -> None:
