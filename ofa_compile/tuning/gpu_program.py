@@ -97,7 +97,8 @@ class CandidateNetworkLinker:
         keys = [digest(str(path)) for path in paths]
         source = emit_tables(plan, named, keys, "candidates", self._toolkit, is_apart=True)
         objects = list(named.values())
-        self._linker.link(folder, objects, source.c_source, source.weights, PREFIX, None)
+        network = self._linker.compile_network(source.c_source, source.weights, objects)
+        self._linker.link(folder, network, objects, PREFIX, None)
         return CandidateNetwork(
             folder / "libsubnet.so",
             tuple(offsets[ref.index] // 4 for ref in outputs),

@@ -16,7 +16,6 @@ from ofa_compile.cli.app import run_app
 from ofa_compile.compiler.build import compile_onnx
 from ofa_compile.compiler.workload import GatedPointwise, Generic
 from ofa_compile.errors import DeviceUnavailableError
-from ofa_compile.hardware import gpu_devices
 from ofa_compile.hardware.target_spec import TargetSpec
 from ofa_compile.tuning.choose import database_path, tuned_configs
 from ofa_compile.tuning.database import TuningDatabase
@@ -94,7 +93,7 @@ def test_tuning_needs_the_device(
         message = "no CUDA driver on this machine"
         raise DeviceUnavailableError(message)
 
-    monkeypatch.setitem(gpu_devices._CHECKS, "cuda", lacks)
+    monkeypatch.setattr("ofa_compile.hardware.cuda_devices.check_cuda", lacks)
     arguments = ["tune", "--workspace", str(tmp_path), "--target"]
     assert run_app([*arguments, "cuda"]) == 4
     assert "no CUDA driver" in capsys.readouterr().err
