@@ -24,6 +24,7 @@ from ofa_compile.hardware.precision import target_in
 from ofa_compile.hardware.target_spec import TargetSpec, load_target
 from ofa_compile.hardware.toolchain import find_linker
 from ofa_compile.options import CompileOptions, SupernetOptions, default_workspace
+from ofa_compile.predictors.estimate import LIMITS
 from ofa_compile.progress import ProgressCallback, no_progress
 from ofa_compile.space import Architecture, SearchSpace, macs, num_parameters, search_space
 from ofa_compile.tuning.choose import tuned_configs
@@ -299,7 +300,7 @@ def _latency_figures(ms: float, kind: str, batch: int) -> dict[str, Figure]:
     word: FigureKind = "estimated" if kind == "estimate" else "predicted"
     source = "latency predictor fitted on measurements"
     if kind == "estimate":
-        source = "roofline model of the core, not a measurement"
+        source = f"no measurement: {LIMITS}"
     if batch == 1:
         return {"latency_ms": _figure(ms, word, source)}
     source += f", batch {batch}"

@@ -121,6 +121,8 @@ def search_command(
         result, verification = _run(options, progress)
     document = result_document(result)
     text = _text(result)
+    if "estimate_limits" in document:
+        text = f"{text}\n\nnote: {document['estimate_limits']}"
     if verification is not None:
         document |= verification.to_dict()
         text = f"{text}\n\n{_verified_table(verification)}"

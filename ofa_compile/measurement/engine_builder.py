@@ -81,5 +81,5 @@ class EngineBuilder:
             tuned=self._tuned,
         )
         executable = Executable(built.executable, built.logits.shape[1], self._command)
-        verify(executable.run, built.inputs, built.logits)
+        verify(executable.run, built.inputs, built.logits, built.tolerance)
         return EngineRunner(executable)

@@ -78,6 +78,7 @@ def build_document(
         "target": target.name,
         "cost_label": cost_label,
         "cost_is_latency": str(front["cost"]).startswith("latency_ms"),
+        "estimate_limits": str(front.get("estimate_limits", "")),
         "points": points,
         "blocks": blocks.listed,
         "verified": verified,

@@ -212,7 +212,7 @@
     });
     byId("front").replaceChildren(legend([["", "searched"], ...(hasSpread ? [["ribbon", "uncertainty of the accuracy (one deviation)"]] : []),
       ...(measured.length ? [["measured", "the same with measured latency"]] : [])]), place.root, hover);
-    byId("front-note").textContent = "Hover for an architecture, click or use the arrow keys to choose it.";
+    byId("front-note").textContent = ["Hover for an architecture, click or use the arrow keys to choose it.", data.estimate_limits].join(" ");
     choose(chosen);
   };
 

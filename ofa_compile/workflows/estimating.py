@@ -13,6 +13,7 @@ from ofa_compile.hardware.precision import recorded_precision, target_in
 from ofa_compile.hardware.target_spec import TargetSpec, load_target
 from ofa_compile.measurement.network_cycles import LEFT_OUT, CycleEstimator
 from ofa_compile.options import MeasureOptions, default_workspace
+from ofa_compile.predictors.estimate import LIMITS
 from ofa_compile.progress import ProgressCallback, no_progress
 from ofa_compile.space import Architecture, SearchSpace, search_space
 from ofa_compile.tuning.choose import tuned_configs
@@ -76,6 +77,7 @@ def estimate_target(
         "num_skipped": len(wanted) - len(todo),
         "core": estimator.core,
         "left_out": LEFT_OUT,
+        "limits": LIMITS,
     }
 
 

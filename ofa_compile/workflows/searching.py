@@ -11,6 +11,7 @@ from typing import Any
 from ofa_compile.errors import ConfigError, UserInputError
 from ofa_compile.hardware.target_spec import TargetSpec, load_target
 from ofa_compile.options import SearchOptions, default_workspace
+from ofa_compile.predictors.estimate import LIMITS
 from ofa_compile.progress import ProgressCallback, no_progress
 from ofa_compile.search.config import BEST_CONFIG, EvolutionConfig, scaled
 from ofa_compile.search.family import Family, search_family
@@ -140,16 +141,26 @@ def _configs(max_evaluations: int | None) -> dict[str, EvolutionConfig]:
 
 def result_document(result: SearchResult | Family) -> dict[str, Any]:
     """Return a search result as JSON-ready data."""
+    limits = {"estimate_limits": LIMITS} if has_estimates(result) else {}
     if isinstance(result, Family):
-        return result.to_dict()
+        return {**result.to_dict(), **limits}
     return {
         "cost": result.cost_name,
         "num_evaluated": result.num_evaluated,
         "seconds": round(result.seconds, 3),
+        **limits,
         "best": result.best.to_dict(),
         "knee": result.knee.to_dict(),
         "front": [member.to_dict() for member in result.front],
     }
+
+
+def has_estimates(result: SearchResult | Family) -> bool:
+    """Tell whether a latency of the result is an estimate."""
+    members = result.members.values() if isinstance(result, Family) else [result.best]
+    return any(
+        latency.kind == "estimate" for member in members for latency in member.latencies.values()
+    )
 
 
 def write_result(result: SearchResult | Family, folder: Path) -> None:

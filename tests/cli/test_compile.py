@@ -142,6 +142,7 @@ def test_search_writes_the_front(
     assert run_app(["search", "--target", "arm64", *arguments, "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["best"]["latency_kind"] == "estimate"
+    assert document["estimate_limits"].startswith("estimates know no caches, memory or branches")
     assert document == json.loads((tmp_path / "front/front.json").read_text(encoding="utf-8"))
     for member in document["front"]:
         architecture = Architecture.from_dict(member["architecture"])
@@ -150,6 +151,7 @@ def test_search_writes_the_front(
     assert run_app(["search", "--target", "arm64", *arguments]) == 0
     out = capsys.readouterr().out
     assert "arm64 ms (estimate)" in out
+    assert "\nnote: estimates know no caches" in out
     assert "\nbest" in out
 
 

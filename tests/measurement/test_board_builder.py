@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "remote"))
 from boards import StockBoard
 
 from ofa_compile.cli.app import run_app
+from ofa_compile.hardware.precision import target_in
 from ofa_compile.hardware.target_spec import load_target
 from ofa_compile.measurement.dataset import LatencyDataset
 
@@ -28,19 +29,25 @@ def target_file(folder: Path, runner: str) -> Path:
 
 
 @pytest.mark.slow
-def test_measure_command_on_a_board(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_measure_command_on_a_board(
+    precision: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     server = StockBoard("loopback")
     try:
         path = target_file(tmp_path, f'server = "{server.endpoint}"')
         command = ["measure", "--target", str(path), "--count", "2", "--resolution", "24"]
-        assert run_app([*command, "--workspace", str(tmp_path / "w"), "--json"]) == 0
+        command += ["--precision", precision, "--workspace", str(tmp_path / "w"), "--json"]
+        assert run_app(command) == 0
         report = json.loads(capsys.readouterr().out)
         assert (report["num_measured"], report["num_failed"]) == (2, 0)
         for record in LatencyDataset(report["dataset"]):
             assert record.kind == "measurement"
             assert record.machine["board"] == f"loopback@{server.endpoint}"
             assert 0.01 < (record.median_ms or 0) < 1000
-            assert record.target_fingerprint == load_target(path).fingerprint
+            expected = target_in(load_target(path), precision)
+            assert record.target_fingerprint == expected.fingerprint
+            assert record.precision == ("float32" if precision == "fp32" else precision)
     finally:
         server.kill()
 

@@ -88,16 +88,19 @@ def test_the_command_keeps_estimates_apart(
 ) -> None:
     if shutil.which("aarch64-linux-gnu-gcc") is None or shutil.which("qemu-aarch64") is None:
         pytest.skip("no arm64 compiler or emulator")
-    words = ["measure", "--estimate", "--target", "arm64", "--count", "2", "--json", "--quiet"]
+    words = ["measure", "--estimate", "--target", "arm64", "--precision", "int8", "--count", "2"]
+    words += ["--json", "--quiet"]
     assert run_app([*words, "--workspace", str(tmp_path)]) == 0
     report = json.loads(capsys.readouterr().out)
     assert (report["kind"], report["num_estimated"], report["core"]) == (
         "estimate", 2, "cortex-a53"
     )  # fmt: skip
+    assert report["limits"].startswith("estimates know no caches")
     assert not (tmp_path / "latency.jsonl").exists()
     records = LatencyDataset(tmp_path / "latency-estimates.jsonl").records(kind="estimate")
     assert len(records) == 2
     for record in records:
+        assert (record.target, record.precision) == ("arm64-int8", "int8")
         assert record.machine["left_out"].startswith("caches, memory")
         assert record.median_ms == pytest.approx(1e3 * record.machine["cycles"] / 1.4e9)
     assert run_app([*words, "--workspace", str(tmp_path)]) == 0
