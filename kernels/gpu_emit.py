@@ -1,7 +1,8 @@
 """Small vocabulary in which the GPU kernels are written: launches, vectors, guards.
 
-A buffer is an array of float32 vectors of 4 lanes, or of scalars where a count is not a multiple
-of 4; one access is then one load of the hardware, and needs no thought about alignment.
+A buffer is an array of vectors of 4 lanes, or of scalars where a count is not a multiple of 4; one
+access is then one load of the hardware, and needs no thought about alignment. Values are float32 or
+float16, as the machine says.
 """
 
 from __future__ import annotations
@@ -27,10 +28,12 @@ MAX_THREADS = 128
 
 @dataclass(frozen=True)
 class Array:
-    """Declaration of a parameter: its values, and the lanes of one element."""
+    """Declaration of a parameter: its values, the lanes of one element, and their type."""
 
     values: int
     lanes: int = 1
+    base: str | None = None
+    """As the launch's values if None."""
 
 
 def lanes_for(channels: int) -> int:
@@ -38,9 +41,9 @@ def lanes_for(channels: int) -> int:
     return LANES if channels % LANES == 0 else 1
 
 
-def dtype(lanes: int) -> str:
+def dtype(lanes: int, base: str = "float32") -> str:
     """Spell the type of an element."""
-    return "float32" if lanes == 1 else f"float32x{lanes}"
+    return base if lanes == 1 else f"{base}x{lanes}"
 
 
 def define(
@@ -48,8 +51,9 @@ def define(
     grid: tuple[int, int, int],
     threads: tuple[int, int, int],
     body: Callable,
+    values: str = "float32",
 ) -> tvm.tirx.PrimFunc:
-    """Build the PrimFunc of one launch.
+    """Build the PrimFunc of one launch over arrays of a type of values.
 
     `body` is called with one buffer per array, the workgroup's and the thread's coordinates; a
     coordinate whose extent is 1 is the constant 0.
@@ -58,10 +62,14 @@ def define(
     with IRBuilder() as ir:
         with builder.prim_func():
             builder.func_name("kernel")
-            pointers = [builder.arg(n, builder.ptr(dtype(a.lanes))) for n, a in arrays.items()]
+            types = [dtype(a.lanes, a.base or values) for a in arrays.values()]
+            pointers = [
+                builder.arg(name, builder.ptr(kind))
+                for name, kind in zip(arrays, types, strict=True)
+            ]
             buffers = [
-                builder.decl_buffer((max(1, a.values // a.lanes),), dtype(a.lanes), data=pointer)
-                for pointer, a in zip(pointers, arrays.values(), strict=True)
+                builder.decl_buffer((max(1, a.values // a.lanes),), kind, data=pointer)
+                for pointer, a, kind in zip(pointers, arrays.values(), types, strict=True)
             ]
             with ExitStack() as launches:
                 block = _launch(launches, "blockIdx", grid)
@@ -70,7 +78,9 @@ def define(
         return ir.get()
 
 
-def define_linear(arrays: Mapping[str, Array], total: int, body: Callable) -> tvm.tirx.PrimFunc:
+def define_linear(
+    arrays: Mapping[str, Array], total: int, body: Callable, values: str = "float32"
+) -> tvm.tirx.PrimFunc:
     """Build a launch of `total` independent threads; `body(*buffers, index)` is one of them."""
     size = min(64, total)
 
@@ -79,7 +89,7 @@ def define_linear(arrays: Mapping[str, Array], total: int, body: Callable) -> tv
         index = block[0] * size + thread[0]
         when(None if total % size == 0 else index < total, lambda: body(*buffers, index))
 
-    return define(arrays, (math.ceil(total / size), 1, 1), (size, 1, 1), run)
+    return define(arrays, (math.ceil(total / size), 1, 1), (size, 1, 1), run, values)
 
 
 def _launch(launches: ExitStack, kind: str, extents: tuple[int, int, int]) -> list:
@@ -104,14 +114,14 @@ def when(condition, then: Callable[[], None]) -> None:
         then()
 
 
-def local(count: int, lanes: int):
+def local(count: int, lanes: int, values: str = "float32"):
     """Reserve registers: an array that is only indexed by constants."""
-    return builder.alloc_buffer((count,), dtype(lanes), scope="local")
+    return builder.alloc_buffer((count,), dtype(lanes, values), scope="local")
 
 
-def shared(count: int, lanes: int):
+def shared(count: int, lanes: int, values: str = "float32"):
     """Memory that the threads of a workgroup share."""
-    return builder.alloc_buffer((count,), dtype(lanes), scope="shared")
+    return builder.alloc_buffer((count,), dtype(lanes, values), scope="shared")
 
 
 def barrier() -> None:
@@ -156,4 +166,5 @@ def put_or_zero(buffer, index, value, condition, lanes: int) -> None:
     """
     put(buffer, index, value)
     if condition is not None:
-        put(buffer, index, Select(condition, buffer[index], emit.splat(0.0, lanes)))
+        zero = emit.splat(0.0, lanes, emit.type_of(value))
+        put(buffer, index, Select(condition, buffer[index], zero))

@@ -13,6 +13,7 @@ from ofa_compile.compiler.tvm_api import const, tvm
 from ofa_compile.compiler.workload import (
     Activate,
     Add,
+    Cast,
     ChangeLayout,
     GlobalPool,
     Pool,
@@ -60,7 +61,7 @@ class _Flat(_Map):
 
         names = [f"x{number}" for number in range(self.num_inputs)] + ["y"]
         arrays = dict.fromkeys(names, gpu.Array(w.size, lanes))
-        return gpu.define_linear(arrays, w.size // lanes, body)
+        return gpu.define_linear(arrays, w.size // lanes, body, machine.value_type)
 
 
 @register
@@ -76,6 +77,27 @@ class GpuActivateKernel(_Flat):
     """`y = activation(x0)`."""
 
     kind = Activate.kind
+
+
+@register
+class GpuCastKernel(_Map):
+    """Float32 to float16 or back."""
+
+    kind = Cast.kind
+
+    def build(self, w: Cast, config, machine: GpuMachine):
+        """Generate the launch."""
+        lanes = gpu.lanes_for(w.size)
+        source = "float32" if w.destination == "float16" else "float16"
+
+        def body(x, y, index):
+            gpu.put(y, index, emit.cast(x[index], w.destination, lanes))
+
+        arrays = {
+            "x": gpu.Array(w.size, lanes, source),
+            "y": gpu.Array(w.size, lanes, w.destination),
+        }
+        return gpu.define_linear(arrays, w.size // lanes, body)
 
 
 @register
@@ -99,7 +121,7 @@ class GpuScaleChannelsKernel(_Map):
             "scale": gpu.Array(w.batch * w.channels, lanes),
             "y": gpu.Array(size, lanes),
         }
-        return gpu.define_linear(arrays, size // lanes, body)
+        return gpu.define_linear(arrays, size // lanes, body, machine.value_type)
 
 
 @register
@@ -119,7 +141,9 @@ class GpuChangeLayoutKernel(_Map):
             image, row = index // (rows * columns), index // columns % rows
             gpu.put(y, index, x[(image * columns + index % columns) * rows + row])
 
-        return gpu.define_linear({"x": gpu.Array(size), "y": gpu.Array(size)}, size, body)
+        return gpu.define_linear(
+            {"x": gpu.Array(size), "y": gpu.Array(size)}, size, body, machine.value_type
+        )
 
 
 @register
@@ -138,12 +162,12 @@ class GpuGlobalPoolKernel(_Map):
             channel = block[0] * POOL_CHANNELS + thread[0]
             has_all = across % POOL_CHANNELS == 0
             source = channel if has_all else tvm.tirx.min(channel, across - 1)
-            total = gpu.local(1, lanes)
+            total = gpu.local(1, lanes)  # float32 whatever the map is: it sums up all of it
             gpu.put(total, 0, emit.splat(0.0, lanes))
             with emit.serial(0, _share_size(w, share)) as step:
                 position = share + step * POOL_SHARES
                 at = (image * w.positions + position) * across + source
-                gpu.put(total, 0, total[0] + x[at])
+                gpu.put(total, 0, total[0] + emit.cast(x[at], "float32", lanes))
             parts = gpu.shared(POOL_CHANNELS * POOL_SHARES, lanes)
             gpu.put(parts, share * POOL_CHANNELS + thread[0], total[0])
             gpu.barrier()
@@ -152,6 +176,7 @@ class GpuGlobalPoolKernel(_Map):
                 with emit.serial(1, POOL_SHARES) as part:
                     gpu.put(total, 0, total[0] + parts[part * POOL_CHANNELS + thread[0]])
                 mean = total[0] * emit.splat(1.0 / w.positions, lanes)
+                mean = emit.cast(mean, machine.value_type, lanes)
                 gpu.put(y, image * across + channel, mean)
 
             is_first = share == 0
@@ -162,7 +187,7 @@ class GpuGlobalPoolKernel(_Map):
             "y": gpu.Array(w.batch * w.channels, lanes),
         }
         grid = (math.ceil(across / POOL_CHANNELS), w.batch, 1)
-        return gpu.define(arrays, grid, (POOL_CHANNELS, POOL_SHARES, 1), body)
+        return gpu.define(arrays, grid, (POOL_CHANNELS, POOL_SHARES, 1), body, machine.value_type)
 
 
 def _share_size(w: GlobalPool, share):
@@ -193,8 +218,10 @@ class GpuPoolKernel(_Map):
             left = column * w.stride[1] - w.padding[1]
             rows = _taps(top, w.kernel[0], w.height)
             columns = _taps(left, w.kernel[1], w.width)
-            result = gpu.local(1, lanes)
-            gpu.put(result, 0, emit.splat(-math.inf if w.reduction == "max" else 0.0, lanes))
+            values = machine.value_type
+            result = gpu.local(1, lanes, values)
+            start = -math.inf if w.reduction == "max" else 0.0
+            gpu.put(result, 0, emit.splat(start, lanes, values))
             with emit.serial(*rows) as tap_row, emit.serial(*columns) as tap:
                 source = (image * w.height + top + tap_row) * w.width + left + tap
                 value, held = x[source * across + channel], result[0]
@@ -202,7 +229,7 @@ class GpuPoolKernel(_Map):
                 gpu.put(result, 0, tvm.tirx.max(held, value) if is_max else held + value)
             value = result[0]
             if w.reduction == "mean":
-                value = value * emit.splat(_reciprocal(w, rows, columns), lanes)
+                value = value * emit.splat(_reciprocal(w, rows, columns, values), lanes, values)
             gpu.put(y, index, value)
 
         outputs = w.batch * w.out_height * w.out_width * w.channels
@@ -210,7 +237,7 @@ class GpuPoolKernel(_Map):
             "x": gpu.Array(w.batch * w.height * w.width * w.channels, lanes),
             "y": gpu.Array(outputs, lanes),
         }
-        return gpu.define_linear(arrays, outputs // lanes, body)
+        return gpu.define_linear(arrays, outputs // lanes, body, machine.value_type)
 
 
 def _taps(first, kernel: int, size: int):
@@ -218,9 +245,9 @@ def _taps(first, kernel: int, size: int):
     return tvm.tirx.max(0, -first), tvm.tirx.min(kernel, size - first)
 
 
-def _reciprocal(w: Pool, rows, columns):
+def _reciprocal(w: Pool, rows, columns, values: str):
     """One over the number of averaged values."""
     if w.count_padding or not any(w.padding):
         return 1.0 / (w.kernel[0] * w.kernel[1])
     count = (rows[1] - rows[0]) * (columns[1] - columns[0])
-    return const(1.0, "float32") / count.astype("float32")
+    return const(1.0, values) / count.astype(values)

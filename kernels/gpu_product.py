@@ -6,6 +6,8 @@ Algorithm
     broadcast), and the weights as (in_channels, out_channels) rows, which they read side by side.
     Where that gives too few threads to fill a GPU, `slices` threads share the input channels of
     one tile and add up their parts through shared memory.
+Tensor cores
+    Products of halves on NVIDIA's GPUs are those of `gpu_matrix` where the channels allow it.
 Squeeze-excite
     A gated product multiplies the map by its gate as it reads it: scaling costs no pass of its own.
 """
@@ -21,6 +23,7 @@ from ofa_compile.compiler.tvm_api import tvm
 from ofa_compile.compiler.workload import GatedPointwise, Pointwise
 from ofa_compile.kernels import emit
 from ofa_compile.kernels import gpu_emit as gpu
+from ofa_compile.kernels.gpu_matrix import matrix_configs, matrix_source, pack_matrix
 
 # (rows, columns) of a thread's tile, largest first: 16 accumulators of 4 lanes leave room for the
 # operands in the 64 vector registers a thread has at half occupancy on common GPUs.
@@ -53,7 +56,7 @@ class _Product:
             chosen.append(self._config(w, rows, columns, machine))
         filled = [c for c in chosen if self._threads(w, c) >= machine.wanted_threads]
         rest = sorted((c for c in chosen if c not in filled), key=lambda c: -self._threads(w, c))
-        return filled + rest
+        return [*matrix_configs(w, machine), *filled, *rest]
 
     def _threads(self, w: Pointwise, config) -> int:
         return _tiles(w, config["rows"], config["columns"]) * config["slices"]
@@ -79,15 +82,19 @@ class _Product:
 
     def num_tiles(self, w: Pointwise, config, machine: GpuMachine) -> int:
         """One tile per thread and slice."""
-        return self._threads(w, config)
+        return 1 if "matrix_tiles" in config else self._threads(w, config)
 
     def pack(self, w: Pointwise, config, machine: GpuMachine, constants):
         """Weights (out_channels, in_channels) transposed; bias as it is."""
+        if "matrix_tiles" in config:
+            return pack_matrix(w, constants)
         weight = constants["weight"].reshape(w.out_channels, w.in_channels)
         return [np.ascontiguousarray(weight.T), constants["bias"]]
 
     def build(self, w: Pointwise, config, machine: GpuMachine):
         """Generate the launch."""
+        if "matrix_tiles" in config:
+            return matrix_source(w, config)
         depth, wide = gpu.lanes_for(w.in_channels), _column_lanes(w)
         arrays = {"x": gpu.Array(w.rows * w.in_channels, depth)}
         if w.has_residual:
@@ -108,9 +115,10 @@ class _Product:
 
         def body(*arguments):
             *buffers, block, thread = arguments
-            _Tile(w, config, dict(zip(names, buffers, strict=True)), block, thread).emit()
+            held = dict(zip(names, buffers, strict=True))
+            _Tile(w, config, held, block, thread, machine.value_type).emit()
 
-        return gpu.define(arrays, grid, threads, body)
+        return gpu.define(arrays, grid, threads, body, machine.value_type)
 
 
 @register
@@ -134,8 +142,8 @@ class GpuGatedPointwiseKernel(_Product):
 class _Tile:
     """What one thread does."""
 
-    def __init__(self, w: Pointwise, config, buffers, block, thread) -> None:
-        self.w, self.config, self.buffers = w, config, buffers
+    def __init__(self, w: Pointwise, config, buffers, block, thread, values: str) -> None:
+        self.w, self.config, self.buffers, self.values = w, config, buffers, values
         self.depth, self.wide = gpu.lanes_for(w.in_channels), _column_lanes(w)
         self.steps = w.in_channels // self.depth  # elements of a row of the map
         self.across = w.out_channels // self.wide  # elements of a row of the output
@@ -151,9 +159,9 @@ class _Tile:
 
     def emit(self) -> None:
         """Emit the thread: products, the sum over slices, the epilogue."""
-        sums = gpu.local(self.rows * self.columns, self.wide)
+        sums = gpu.local(self.rows * self.columns, self.wide, self.values)
         for index in range(self.rows * self.columns):
-            gpu.put(sums, index, emit.splat(0.0, self.wide))
+            gpu.put(sums, index, emit.splat(0.0, self.wide, self.values))
         self._multiply(sums)
         if self.config["slices"] == 1:
             self._finish(sums)
@@ -170,8 +178,8 @@ class _Tile:
         columns = self.column
         if not self.has_all_columns:
             columns = [tvm.tirx.min(column, self.across - 1) for column in self.column]
-        inputs = gpu.local(self.rows, self.depth)
-        weights = gpu.local(self.columns, self.wide)
+        inputs = gpu.local(self.rows, self.depth, self.values)
+        weights = gpu.local(self.columns, self.wide, self.values)
         with emit.serial(*self._range()) as step:
             for i, row in enumerate(rows):
                 value = x[row * self.steps + step]
@@ -206,7 +214,7 @@ class _Tile:
         """Put this slice's parts where the first slice can read them."""
         config, count = self.config, self.rows * self.columns
         tiles = config["x"] * config["y"]
-        parts = gpu.shared(count * tiles * config["slices"], self.wide)
+        parts = gpu.shared(count * tiles * config["slices"], self.wide, self.values)
         tile = self.thread[1] * config["x"] + self.thread[0]
         for index in range(count):
             gpu.put(parts, (self.thread[2] * count + index) * tiles + tile, sums[index])

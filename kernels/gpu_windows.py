@@ -87,7 +87,7 @@ def _with_row(w, top, tap, body) -> None:
 def _read_pixels(w, width: int, column, address, buffer, lanes: int):
     """Read the pixels of one row into registers; returns (registers, offset -> register)."""
     offsets = _pixels(w, width)
-    held = gpu.local(len(offsets), lanes)
+    held = gpu.local(len(offsets), lanes, emit.type_of(buffer[0]))
     left = column * w.stride[1] - w.padding[1]
     last = math.ceil(w.out_width / width) * width - width
     for number, offset in enumerate(offsets):
@@ -131,7 +131,7 @@ class GpuDepthwiseKernel(_Windowed):
         def body(x, weight, bias, y, index):
             channel, column, row, image = self.decode(w, config, index)
             top = _row_of_window(w, row)[0]
-            sums = gpu.local(width, lanes)
+            sums = gpu.local(width, lanes, machine.value_type)
             for t in range(width):
                 gpu.put(sums, t, bias[channel])
 
@@ -141,7 +141,7 @@ class GpuDepthwiseKernel(_Windowed):
 
                 held, places = _read_pixels(w, width, column, address, x, lanes)
                 for k in range(w.kernel[1]):
-                    factor = gpu.local(1, lanes)
+                    factor = gpu.local(1, lanes, emit.type_of(weight[0]))
                     gpu.put(factor, 0, weight[(tap * w.kernel[1] + k) * across + channel])
                     for t in range(width):
                         pixel = held[places[t * w.stride[1] + k]]
@@ -163,7 +163,7 @@ class GpuDepthwiseKernel(_Windowed):
             "bias": gpu.Array(w.channels, lanes),
             "y": gpu.Array(w.batch * w.out_height * w.out_width * w.channels, lanes),
         }
-        return gpu.define_linear(arrays, self._threads(w, width), body)
+        return gpu.define_linear(arrays, self._threads(w, width), body, machine.value_type)
 
 
 @register
@@ -197,7 +197,7 @@ class GpuConvolutionKernel(_Windowed):
         def body(x, *rest):
             *residual, weight, bias, y, index = rest
             place = self.decode(w, config, index)
-            sums = gpu.local(config["width"], lanes)
+            sums = gpu.local(config["width"], lanes, machine.value_type)
             for t in range(config["width"]):
                 gpu.put(sums, t, bias[place[0]])
             top = _row_of_window(w, place[2])[0]
@@ -210,7 +210,8 @@ class GpuConvolutionKernel(_Windowed):
                 )
             _finish_dense(w, config, place, sums, residual, y)
 
-        return gpu.define_linear(arrays, self._threads(w, config["width"]), body)
+        threads = self._threads(w, config["width"])
+        return gpu.define_linear(arrays, threads, body, machine.value_type)
 
 
 def _dense_row(w: Convolution, config, tap, position, place, x, weight, sums) -> None:
@@ -229,7 +230,7 @@ def _dense_row(w: Convolution, config, tap, position, place, x, weight, sums) ->
         held, places = _read_pixels(w, width, column, address, x, depth)
         for k in range(w.kernel[1]):
             for lane in range(depth):
-                factor = gpu.local(1, lanes)
+                factor = gpu.local(1, lanes, emit.type_of(weight[0]))
                 source = (tap * w.kernel[1] + k) * w.in_channels + step * depth + lane
                 gpu.put(factor, 0, weight[source * across + channel])
                 for t in range(width):

@@ -17,7 +17,7 @@ Target = Annotated[
     ),
 ]
 Precision = Annotated[
-    Literal["fp32", "int8"],
+    Literal["fp32", "fp16", "int8"],
     typer.Option("--precision", help="fp32, fp16 or int8; `targets show` says which a target has."),
 ]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Where the result goes.")]

@@ -63,10 +63,10 @@ class HalfLowering(Lowering):
 
     def lower_unknown(self, node: Node) -> None:
         """Lower an operation that no kernel of ours serves."""
-        lower_generic(_InFloat32(self), node)  # type: ignore[arg-type]
+        lower_generic(InFloat32(self), node)  # type: ignore[arg-type]
 
 
-class _InFloat32:
+class InFloat32:
     """A lowering as `lower_generic` sees it: all values are float32."""
 
     def __init__(self, lowering: HalfLowering) -> None:

@@ -78,12 +78,21 @@ class GpuMachine:
 
     wanted_threads: int
     """Threads that keep it busy; tiles get smaller where a layer has fewer."""
+    value_type: ValueType = "float32"
+    """Type of maps and weights."""
+    has_matrix_units: bool = False
+    """Whether a warp multiplies matrices of halves in one instruction (CUDA's tensor cores)."""
 
     @classmethod
     def of(cls, target: TargetSpec) -> GpuMachine:
         """Read the machine off a hardware target: its cores are compute units."""
         lanes = target.core.cores * max(1, target.core.vector_bits // 32)
-        return cls(wanted_threads=lanes * _THREADS_PER_LANE)
+        values = value_type(target)
+        return cls(
+            wanted_threads=lanes * _THREADS_PER_LANE,
+            value_type=values,
+            has_matrix_units=target.kind == "cuda" and values == "float16",
+        )
 
 
 Machine = VectorMachine | GpuMachine

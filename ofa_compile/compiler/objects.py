@@ -40,8 +40,10 @@ def code_fingerprint() -> str:
     parts = ("", ".passes", ".int8", ".gpu", ".vulkan", ".cuda")
     packages = ("ofa_compile.kernels", *(f"ofa_compile.compiler{part}" for part in parts))
     sources = source_digest(*packages)
-    words = (runtime_folder() / "cuda_kernel.h").read_bytes()  # of CUDA kernels: code as well
-    return digest(importlib.metadata.version("apache-tvm"), sources, words)
+    # The words of CUDA kernels are code as well.
+    names = ("cuda_kernel.h", "cuda_half.h", "cuda_matrix.h")
+    words = [(runtime_folder() / name).read_bytes() for name in names]
+    return digest(importlib.metadata.version("apache-tvm"), sources, *words)
 
 
 def object_key(step: Step, target: TargetSpec) -> str:

@@ -101,6 +101,8 @@ def _changed(target: TargetSpec, precision: Precision) -> TargetSpec:
 
 
 def _in_fp16(target: TargetSpec) -> TargetSpec:
+    if target.is_gpu:
+        return _changed(target, "fp16")  # a device without halves says so when it is opened
     is_arm = target.arch == "aarch64" and target.tvm_target.get("kind") == "llvm"
     if is_arm and _HALF_ARITHMETIC in target.tvm_target.get("mattr", ()):
         flags = dict.fromkeys((*target.core.requires, _HALF_FLAG))
@@ -109,7 +111,7 @@ def _in_fp16(target: TargetSpec) -> TargetSpec:
     if is_arm:
         why = f"its tvm_target.mattr lacks {_HALF_ARITHMETIC!r}, which cores have from ARMv8.2 on"
     else:
-        why = "there are fp16 kernels for aarch64 only"
+        why = "there are fp16 kernels for aarch64 and GPUs only"
     msg = f"{target.name} cannot compute in fp16: {why}"
     raise TargetSpecError(msg, hint="compile with --precision fp32")
 

@@ -16,7 +16,8 @@ enum {
     GPU_FAILED = 38,
     GPU_NO_TIMESTAMPS = 39,
     GPU_OLD_DRIVER = 40,
-    GPU_NO_CODE = 41
+    GPU_NO_CODE = 41,
+    GPU_NO_HALVES = 42
 };
 
 /* Remember the driver's words about a failure, for gpu_explain; return the code. */

@@ -37,6 +37,7 @@ typedef struct {
     size_t weights_bytes;
     uint32_t input_offset; /* in the arena */
     uint32_t num_kernels;
+    int needs_halves;      /* kernels compute in float16 */
     const char *built_for; /* architectures of the machine code, as people read them */
     int built_with;        /* version of CUDA, as its driver counts it */
     const gpu_kernel *kernels;

@@ -50,7 +50,10 @@ enum { /* VkStructureType */
     VK_STRUCTURE_TYPE_COMMAND_POOL_CREATE_INFO = 39,
     VK_STRUCTURE_TYPE_COMMAND_BUFFER_ALLOCATE_INFO = 40,
     VK_STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO = 42,
-    VK_STRUCTURE_TYPE_MEMORY_BARRIER = 46
+    VK_STRUCTURE_TYPE_MEMORY_BARRIER = 46,
+    VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2 = 1000059000,
+    VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_FLOAT16_INT8_FEATURES = 1000082000,
+    VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_16BIT_STORAGE_FEATURES = 1000083000
 };
 
 enum { /* bits and enumerations of one value each */
@@ -181,6 +184,32 @@ typedef struct {
     const char *const *ppEnabledExtensionNames;
     const void *pEnabledFeatures;
 } VkDeviceCreateInfo;
+
+typedef struct {
+    uint32_t unused_features[55];
+} VkPhysicalDeviceFeatures;
+
+typedef struct {
+    uint32_t sType;
+    void *pNext;
+    VkPhysicalDeviceFeatures features;
+} VkPhysicalDeviceFeatures2;
+
+typedef struct {
+    uint32_t sType;
+    void *pNext;
+    uint32_t storageBuffer16BitAccess;
+    uint32_t uniformAndStorageBuffer16BitAccess;
+    uint32_t storagePushConstant16;
+    uint32_t storageInputOutput16;
+} VkPhysicalDevice16BitStorageFeatures;
+
+typedef struct {
+    uint32_t sType;
+    void *pNext;
+    uint32_t shaderFloat16;
+    uint32_t shaderInt8;
+} VkPhysicalDeviceShaderFloat16Int8Features;
 
 typedef struct {
     uint32_t sType;
@@ -369,6 +398,7 @@ typedef struct {
     F(void, DestroyInstance, (VkInstance, const void *))                                         \
     F(VkResult, EnumeratePhysicalDevices, (VkInstance, uint32_t *, VkPhysicalDevice *))          \
     F(void, GetPhysicalDeviceProperties, (VkPhysicalDevice, VkPhysicalDeviceProperties *))       \
+    F(void, GetPhysicalDeviceFeatures2, (VkPhysicalDevice, VkPhysicalDeviceFeatures2 *))         \
     F(void, GetPhysicalDeviceQueueFamilyProperties,                                              \
       (VkPhysicalDevice, uint32_t *, VkQueueFamilyProperties *))                                 \
     F(void, GetPhysicalDeviceMemoryProperties,                                                   \

@@ -38,6 +38,9 @@ static const char *explain(int code) {
     case GPU_DEVICE_LOST:
         return "the Vulkan device was lost, by a hang or a reset; the next run opens it again";
     case GPU_FAILED: return "the Vulkan driver failed";
+    case GPU_NO_HALVES:
+        return "the Vulkan device does not compute in float16; choose another (OFA_VULKAN_DEVICE), "
+               "or compile with --precision fp32";
     case GPU_NO_TIMESTAMPS: return "the Vulkan device cannot time single kernels";
     default: return "unknown error";
     }
@@ -147,6 +150,28 @@ static bool find_queue(vulkan_device *d, VkPhysicalDevice physical, uint32_t *fa
     return is_found;
 }
 
+/* What float16 takes, chained so that it can be asked for or switched on. */
+typedef struct {
+    VkPhysicalDevice16BitStorageFeatures storage;
+    VkPhysicalDeviceShaderFloat16Int8Features arithmetic;
+} half_features;
+
+static void chain_halves(half_features *halves) {
+    memset(halves, 0, sizeof *halves);
+    halves->storage.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_16BIT_STORAGE_FEATURES;
+    halves->storage.pNext = &halves->arithmetic;
+    halves->arithmetic.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_FLOAT16_INT8_FEATURES;
+}
+
+static bool has_halves(vulkan_device *d, VkPhysicalDevice physical) {
+    half_features halves;
+    chain_halves(&halves);
+    VkPhysicalDeviceFeatures2 features = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2,
+                                          .pNext = &halves.storage};
+    d->vk.GetPhysicalDeviceFeatures2(physical, &features);
+    return halves.storage.storageBuffer16BitAccess && halves.arithmetic.shaderFloat16;
+}
+
 static int choose_device(vulkan_device *d, const char *wanted) {
     VkPhysicalDevice devices[MAX_DEVICES];
     uint32_t count = MAX_DEVICES;
@@ -154,6 +179,7 @@ static int choose_device(vulkan_device *d, const char *wanted) {
     int code = vulkan_check(result, "EnumeratePhysicalDevices");
     if (code != 0) return count == 0 ? GPU_NO_DEVICE : code;
     int best = -1;
+    bool lacks_halves = false;
     for (uint32_t i = 0; i < count; ++i) {
         VkPhysicalDeviceProperties properties;
         uint32_t family, bits;
@@ -162,6 +188,10 @@ static int choose_device(vulkan_device *d, const char *wanted) {
         if (!gpu_is_wanted(wanted, i, properties.deviceName)) continue;
         if (rank(properties.deviceType) <= best) continue;
         if (!find_queue(d, devices[i], &family, &bits)) continue;
+        if (d->has_halves && !has_halves(d, devices[i])) {
+            lacks_halves = true;
+            continue;
+        }
         best = rank(properties.deviceType);
         d->physical = devices[i];
         d->properties = properties;
@@ -169,6 +199,7 @@ static int choose_device(vulkan_device *d, const char *wanted) {
         d->timestamp_bits = bits;
     }
     if (best >= 0) return 0;
+    if (lacks_halves) return GPU_NO_HALVES;
     return count == 0 || wanted == NULL || *wanted == '\0' ? GPU_NO_DEVICE
                                                            : GPU_UNKNOWN_DEVICE;
 }
@@ -182,6 +213,15 @@ static int create_device(vulkan_device *d) {
     VkDeviceCreateInfo info = {.sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO,
                                .queueCreateInfoCount = 1,
                                .pQueueCreateInfos = &queue};
+    static const char *const extensions[] = {"VK_KHR_shader_float16_int8"};
+    half_features halves;
+    chain_halves(&halves);
+    halves.storage.storageBuffer16BitAccess = halves.arithmetic.shaderFloat16 = 1;
+    if (d->has_halves) {
+        info.pNext = &halves.storage;
+        info.enabledExtensionCount = 1;
+        info.ppEnabledExtensionNames = extensions;
+    }
     d->vk.GetPhysicalDeviceMemoryProperties(d->physical, &d->memory);
     VkResult result = d->vk.CreateDevice(d->physical, &info, NULL, &d->device);
     int code = vulkan_check(result, "CreateDevice");
@@ -197,8 +237,9 @@ static int create_device(vulkan_device *d) {
     return vulkan_check(d->vk.CreateFence(d->device, &fence, NULL, &d->fence), "CreateFence");
 }
 
-int vulkan_open(vulkan_device *d, const char *wanted) {
+int vulkan_open(vulkan_device *d, const char *wanted, bool needs_halves) {
     memset(d, 0, sizeof *d);
+    d->has_halves = needs_halves;
     gpu_forget_failure();
     int code = load_loader();
     if (code == 0) code = load_global(d);

@@ -20,6 +20,7 @@ typedef struct {
     VkPhysicalDeviceProperties properties;
     VkPhysicalDeviceMemoryProperties memory;
     uint32_t queue_family, timestamp_bits;
+    bool has_halves; /* float16 in storage buffers and in arithmetic is switched on */
     VkDevice device;
     VkQueue queue;
     VkCommandPool commands;
@@ -30,8 +31,8 @@ typedef struct {
 const char *vulkan_explain(int code);
 
 /* Open the device of that number, or with that part of a name; the best one if `wanted` is NULL
- * or empty. One that cannot be opened is closed again; closing one twice does no harm. */
-int vulkan_open(vulkan_device *d, const char *wanted);
+ * or empty. With `needs_halves` only one that computes in float16 will do. One that cannot be opened is closed again; closing one twice does no harm. */
+int vulkan_open(vulkan_device *d, const char *wanted, bool needs_halves);
 void vulkan_close(vulkan_device *d);
 
 int vulkan_create_buffer(vulkan_device *d, VkDeviceSize bytes, bool is_host_visible,

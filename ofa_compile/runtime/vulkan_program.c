@@ -296,7 +296,8 @@ static int read_times(vulkan_program *p, vulkan_device *d, double *milliseconds)
 int gpu_program_open(gpu_program **program) {
     gpu_program *opened = calloc(1, sizeof *opened);
     if (opened == NULL) return GPU_OUT_OF_MEMORY;
-    int code = vulkan_open(&opened->device, getenv("OFA_VULKAN_DEVICE"));
+    int code = vulkan_open(&opened->device, getenv("OFA_VULKAN_DEVICE"),
+                           OFA_GPU_NETWORK.needs_halves != 0);
     if (code == 0) {
         code = create(&opened->program, &opened->device);
         if (code != 0) vulkan_close(&opened->device);

@@ -44,7 +44,7 @@ struct Buffer {
 class Gpu {
  public:
   explicit Gpu(int number) {
-    Check(vulkan_open(&d, std::to_string(number).c_str()));
+    Check(vulkan_open(&d, std::to_string(number).c_str(), false));
     Check(vulkan_allocate_commands(&d, &commands_));
   }
 

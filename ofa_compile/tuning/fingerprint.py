@@ -33,6 +33,7 @@ def tuning_facts(target: TargetSpec, *, threads: int = 1) -> dict[str, Any]:
     if target.is_gpu and is_here:
         return {
             "gpu": local_gpu_name(target.kind),
+            "precision": target.precision,
             "tvm": importlib.metadata.version("apache-tvm"),
             "tvm_target": tvm_target,
             "cores": [target.core.cores, target.core.vector_bits],

@@ -9,7 +9,14 @@
 struct Coordinates {
     unsigned x, y, z;
 };
-static Coordinates blockIdx, threadIdx;
+static Coordinates blockIdx, threadIdx, blockDim;
+struct float2 {
+    float x, y;
+};
+struct alignas(8) uint2 {
+    unsigned x, y;
+};
+#define OFA_SOFTWARE
 
 #define __device__
 #define __global__

@@ -73,6 +73,7 @@ extern "C" const unsigned ofa_software_arguments = count(OFA_KERNEL);
 
 extern "C" void ofa_software_launch(const unsigned *grid, const unsigned *block, void **values) {
     parameters = values;
+    blockDim = {block[0], block[1], block[2]};
     fibers.resize(OFA_HAS_BARRIER ? block[0] * block[1] * block[2] : 0);
     for (std::size_t i = 0; i < fibers.size(); ++i) {
         unsigned t = unsigned(i);

@@ -25,7 +25,9 @@ def main(arguments: list[str]) -> int:
     text = source.read_text(encoding="utf-8")
     found = re.search(r"^(\w+)\(", text, re.MULTILINE)
     assert found is not None, "no kernel"
-    flags = [f"-DOFA_KERNEL={found[1]}", f"-DOFA_HAS_BARRIER={int('barrier()' in text)}"]
+    # Threads of a warp wait for each other in a product of matrices.
+    has_barrier = "barrier()" in text or "ofa_product" in text
+    flags = [f"-DOFA_KERNEL={found[1]}", f"-DOFA_HAS_BARRIER={int(has_barrier)}"]
     wrapped = source.with_suffix(".cc")
     wrapped.write_text(f'{text}\n#include "software_grid.h"\n', encoding="utf-8")
     # In one piece, as a GPU would: no vectors across threads. Shared memory is static.

@@ -94,13 +94,13 @@ def test_fp16_needs_a_core_with_arithmetic_on_halves() -> None:
     assert target_in(own, "fp16").core.requires == ("asimd", "asimdhp")  # boards are asked for it
 
 
-@pytest.mark.parametrize("name", ["x86-64-avx512", "armv7", "riscv64", "wasm32", "cuda", "vulkan"])
-def test_fp16_is_for_aarch64_only(name: str) -> None:
-    with pytest.raises(TargetSpecError, match="there are fp16 kernels for aarch64 only"):
+@pytest.mark.parametrize("name", ["x86-64-avx512", "armv7", "riscv64", "wasm32"])
+def test_fp16_is_for_aarch64_and_gpus_only(name: str) -> None:
+    with pytest.raises(TargetSpecError, match="there are fp16 kernels for aarch64 and GPUs only"):
         target_in(load_target(name), "fp16")
 
 
 def test_precisions_of_targets() -> None:
     assert precisions_of(load_target("neoverse-v1")) == ("fp32", "fp16", "int8")
     assert precisions_of(load_target("cortex-a53")) == ("fp32", "int8")
-    assert precisions_of(load_target("cuda")) == ("fp32",)
+    assert precisions_of(load_target("cuda")) == ("fp32", "fp16")

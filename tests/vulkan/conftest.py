@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "compiler"))  # for onnx_nets
 
 from ofa_compile.cache import Cache
 from ofa_compile.hardware.target_spec import TargetSpec, load_target
+from ofa_compile.hardware.vulkan_devices import list_vulkan_devices
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +23,19 @@ def vulkan() -> TargetSpec:
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
     """One cache for all tests, so that run time and shaders are compiled once."""
     return Cache(tmp_path_factory.mktemp("vulkan-cache"))
+
+
+@pytest.fixture(scope="session")
+def failing_loader(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Return an environment in which the loader can be told to fail."""
+    list_vulkan_devices()  # which loads it
+    real = next(
+        Path(line.split()[-1])
+        for line in Path("/proc/self/maps").read_text().splitlines()
+        if "libvulkan.so.1" in line
+    )
+    folder = tmp_path_factory.mktemp("failing-loader")
+    source = Path(__file__).parent / "failing_loader.c"
+    flags = ["-shared", "-fPIC", "-w", "-Wl,-soname,libvulkan.so.1"]
+    subprocess.run(["gcc", *flags, str(source), "-o", str(folder / "libvulkan.so.1")], check=True)
+    return {"LD_LIBRARY_PATH": str(folder), "OFA_REAL_LOADER": str(real)}

@@ -153,21 +153,6 @@ def test_no_device_is_a_clear_error(
     assert words in done.stderr
 
 
-@pytest.fixture(scope="module")
-def failing_loader(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Return an environment in which the loader can be told to fail."""
-    real = next(
-        Path(line.split()[-1])
-        for line in Path("/proc/self/maps").read_text().splitlines()
-        if "libvulkan.so.1" in line
-    )
-    folder = tmp_path_factory.mktemp("failing-loader")
-    source = Path(__file__).parent / "failing_loader.c"
-    flags = ["-shared", "-fPIC", "-w", "-Wl,-soname,libvulkan.so.1"]
-    subprocess.run(["gcc", *flags, str(source), "-o", str(folder / "libvulkan.so.1")], check=True)
-    return {"LD_LIBRARY_PATH": str(folder), "OFA_REAL_LOADER": str(real)}
-
-
 @pytest.mark.parametrize(
     ("name", "result", "words"),
     [

@@ -33,6 +33,10 @@ class _Generator(SourceGenerator):
     def declare_thread(self, name: str, kind: str, letter: str, extent: Any) -> None:
         self.line(f"int {name} = int({kind}.{letter});")
 
+    def lane(self, text: str, index: int, dtype: str) -> str:
+        # Halves lie in pairs, whose lanes are taken by functions.
+        return super().lane(text, index, dtype) + ("_()" if dtype.startswith("float16") else "")
+
     def text(self) -> str:
         if self.scalars:
             msg = f"the kernel {self.name} takes scalars; a network's takes buffers"
@@ -43,8 +47,9 @@ class _Generator(SourceGenerator):
             element = self.type_name(self.buffer_types[name])
             parameters.append(f"{constant}{element} *__restrict__ {name}")
         x, y, z = self.launch.threads
+        words = "cuda_half.h" if "float16" in self.base_types else "cuda_kernel.h"
         lines = [
-            '#include "cuda_kernel.h"',
+            f'#include "{words}"',
             f'extern "C" __global__ void __launch_bounds__({x * y * z})',
             f"{self.name}({', '.join(parameters)}) {{",
             *(f"  __shared__ {declaration}" for declaration in self.shared),

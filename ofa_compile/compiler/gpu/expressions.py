@@ -175,12 +175,17 @@ class Expressions:
     def _as_Shuffle(self, node: Any) -> str:
         lanes = []
         for vector in node.vectors:
-            text, count = self.expression(vector), split_lanes(self.dtype(vector))[1]
-            lanes += [text] if count == 1 else [f"{text}.{'xyzw'[i]}" for i in range(count)]
+            text, dtype = self.expression(vector), self.dtype(vector)
+            count = split_lanes(dtype)[1]
+            lanes += [text] if count == 1 else [self.lane(text, i, dtype) for i in range(count)]
         chosen = [lanes[int(index)] for index in node.indices]
         if len(chosen) == 1:
             return chosen[0]
         return f"{self.type_name(self.dtype(node))}({', '.join(chosen)})"
+
+    def lane(self, text: str, index: int, dtype: str) -> str:
+        """Spell one lane of a vector."""
+        return f"{text}.{'xyzw'[index]}"
 
     def _as_TensorLoad(self, node: Any) -> str:
         name = self.name_of(node.source)

@@ -20,7 +20,7 @@ from ofa_compile.compiler.tvm_api import Target
 from ofa_compile.compiler.workload import Generic
 
 
-def kernel_keys(plan: Plan, backend: Backend) -> list[str]:
+def kernel_keys(plan: Plan, backend: Backend, machine: GpuMachine) -> list[str]:
     """Return the identity of every step's kernel: workload, configuration, code and compiler.
 
     Raises
@@ -31,7 +31,8 @@ def kernel_keys(plan: Plan, backend: Backend) -> list[str]:
     toolkit = backend.toolkit()
     code = digest(code_fingerprint(), toolkit.version, toolkit.architectures)
     return [
-        digest(launch_key(step.workload, step.config, step.launch), code) for step in plan.steps
+        digest(launch_key(step.workload, step.config, step.launch), machine.value_type, code)
+        for step in plan.steps
     ]
 
 
@@ -97,6 +98,8 @@ def generate_step(step: Step, backend: Backend, machine: GpuMachine) -> KernelSo
 
 
 def generate_kernel(function: Any, name: str, backend: Backend) -> KernelSource:
-    """Lower one of our GPU kernels and generate its text."""
+    """Lower one of our GPU kernels and generate its text, if it is not text already."""
+    if isinstance(function, KernelSource):
+        return function
     # TVM's rules for CUDA would put C names such as `expf` in; those for Vulkan leave all as it is.
     return backend.generate(lower_kernel(name, function, Target("vulkan")), name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ofa_compile.compiler.fp16 import HalfLowering, InFloat32
 from ofa_compile.compiler.generic import lower_generic
 from ofa_compile.compiler.gpu.generic import append_launches
 from ofa_compile.compiler.graph import Graph, Node
@@ -70,3 +71,11 @@ class GpuLowering(Lowering):
         inputs = [self.read(value, "nhwc") for value in (x, *residual, gate)]
         self.put(node.output, self.call(workload, inputs, node.output.size, constants), "nhwc")
         return True
+
+
+class GpuHalfLowering(GpuLowering, HalfLowering):
+    """Lowers to buffers of halves; operators without a kernel of ours run in float32."""
+
+    def lower_unknown(self, node: Node) -> None:
+        """Lower an operation that no kernel of ours serves to launches of TVM's."""
+        lower_generic(InFloat32(self), node, self._append_launches)  # type: ignore[arg-type]

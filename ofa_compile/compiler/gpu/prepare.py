@@ -10,7 +10,7 @@ from ofa_compile.cache import Cache
 from ofa_compile.compiler.emit_c import NetworkSource
 from ofa_compile.compiler.gpu.backend import backend_of
 from ofa_compile.compiler.gpu.kernels import compile_kernels, kernel_keys
-from ofa_compile.compiler.gpu.lower import GpuLowering
+from ofa_compile.compiler.gpu.lower import GpuHalfLowering, GpuLowering
 from ofa_compile.compiler.gpu.tables import emit_tables
 from ofa_compile.compiler.import_onnx import import_onnx
 from ofa_compile.compiler.kernel_registry import Config, GpuMachine
@@ -44,12 +44,20 @@ def prepare_gpu(
     def choose_config(workload: Workload) -> Config | None:
         return tuned.get(workload.key)
 
-    plan = GpuLowering(graph, machine, choose_config, target.tvm_target).run()
+    lowering = GpuHalfLowering if machine.value_type == "float16" else GpuLowering
+    plan = lowering(graph, machine, choose_config, target.tvm_target).run()
     backend = backend_of(target)
-    keys = kernel_keys(plan, backend)
+    keys = kernel_keys(plan, backend, machine)
     distinct = dict(zip(keys, plan.steps, strict=True))
     objects = compile_kernels(distinct, backend, machine, cache, progress)
     paths = {key: item.path for key, item in objects.items()}
-    source = emit_tables(plan, paths, keys, version_of(plan), backend.toolkit())
+    source = emit_tables(
+        plan,
+        paths,
+        keys,
+        version_of(plan),
+        backend.toolkit(),
+        needs_halves=machine.value_type == "float16",
+    )
     symbols = {number: objects[key].symbol for number, key in enumerate(keys)}
     return plan, list(objects.values()), symbols, source

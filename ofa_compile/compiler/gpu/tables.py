@@ -46,6 +46,7 @@ const gpu_network OFA_GPU_NETWORK = {{
     .weights_bytes = {weights_bytes}u,
     .input_offset = {input_offset}u,
     .num_kernels = {num_kernels},
+    .needs_halves = {needs_halves},
     .built_for = "{built_for}",
     .built_with = {built_with},
     .kernels = KERNELS,
@@ -85,6 +86,7 @@ def emit_tables(
     toolkit: Toolkit,
     *,
     is_apart: bool = False,
+    needs_halves: bool = False,
 ) -> NetworkSource:
     """Generate the C file and the weights blob.
 
@@ -103,6 +105,8 @@ def emit_tables(
     is_apart
         Every buffer has a place of its own (`places_apart`), and every step waits for the one
         before it, so that steps can be looked at and timed one by one.
+    needs_halves
+        Kernels compute in float16, which not every device can.
 
     Raises
     ------
@@ -133,6 +137,7 @@ def emit_tables(
         weights_bytes=len(tables.weights),
         input_offset=tables.input_offset,
         num_kernels=len(kernels),
+        needs_halves=int(needs_halves),
         built_for=toolkit.architectures,
         built_with=toolkit.driver_version,
         version=version,
