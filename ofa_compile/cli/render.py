@@ -115,6 +115,8 @@ def _progress_bars() -> Iterator[ProgressCallback]:
         ) -> None:
             if stage not in tasks:
                 tasks[stage] = bars.add_task(stage, total=total)
+            elif done < bars.tasks[tasks[stage]].completed:
+                bars.reset(tasks[stage])  # the stage runs once more
             shown = f"{stage} ({detail})" if detail else stage
             bars.update(tasks[stage], completed=done, total=total, description=shown)
 
@@ -125,9 +127,13 @@ def _progress_lines(write: Callable[[str], object]) -> ProgressCallback:
     """Write a line when a stage starts or ends, and every few seconds in between."""
     first: dict[str, float] = {}
     last: dict[str, float] = {}
+    reached: dict[str, int] = {}
 
     def report(stage: str, done: int = 0, total: int | None = None, *, detail: str = "") -> None:
         now = time.monotonic()
+        if done < reached.get(stage, 0):  # the stage runs once more
+            del first[stage], last[stage]
+        reached[stage] = done
         is_new = stage not in last
         if not is_new and done != total and now - last[stage] < _LINE_INTERVAL_S:
             return

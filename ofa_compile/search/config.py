@@ -62,15 +62,15 @@ PAPER_CONFIG = EvolutionConfig(
 BEST_CONFIG = EvolutionConfig(
     population=512,
     generations=8,
-    islands=6,
+    islands=12,
     sweep_size=4,
     num_pairs=48,
     num_triples=48,
-    max_evaluations=120_000,
+    max_evaluations=240_000,
     patience=100,
 )
 # Without a limit the front has most of what there is to find.
-UNLIMITED_CONFIG = replace(BEST_CONFIG, max_evaluations=60_000, patience=16)
+UNLIMITED_CONFIG = replace(BEST_CONFIG, islands=6, max_evaluations=60_000, patience=16)
 
 
 def scaled(config: EvolutionConfig, share: float) -> EvolutionConfig:

@@ -61,6 +61,18 @@ def test_lines_come_at_start_and_end(capsys: pytest.CaptureFixture[str]) -> None
     assert capsys.readouterr().err == "measuring 0/4\nmeasuring 4/4\nlinking\n"
 
 
+def test_a_stage_that_runs_once_more_counts_its_time_anew(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([0.0, 10.0, 20.0, 1000.0, 1010.0])
+    monkeypatch.setattr("ofa_compile.cli.render.time.monotonic", lambda: next(clock))
+    with Output().working() as progress:
+        for done in (0, 2, 4, 0, 2):
+            progress("search", done, 4)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[1] == lines[4] == "search 2/4, 10 s left"
+
+
 def test_bars_on_a_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
