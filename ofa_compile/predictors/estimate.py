@@ -13,7 +13,8 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ofa_compile.hardware.target_spec import CoreSpec, TargetSpec
+from ofa_compile.hardware.precision import byte_products
+from ofa_compile.hardware.target_spec import TargetSpec
 from ofa_compile.predictors.slot_tables import Indices, SlotTables
 from ofa_compile.space.architecture import Architecture
 from ofa_compile.space.layer_spec import FLOAT32_BYTES, LayerSpec
@@ -43,7 +44,7 @@ class LatencyEstimator:
     Parameters
     ----------
     target
-        The hardware target; only the facts of its core are used.
+        The hardware target; only the facts of its core and its precision are used.
     """
 
     kind: ClassVar[Literal["estimate"]] = "estimate"
@@ -52,6 +53,10 @@ class LatencyEstimator:
         self.target_name = target.name
         self.target_fingerprint = target.fingerprint
         self.core = target.core
+        self._lanes = target.core.vector_bits // (16 if target.precision == "fp16" else 32)
+        is_dot = target.precision == "int8" and byte_products(target) in ("vnni", "sdot")
+        self._products_per_lane = 4 if is_dot else 1
+        self._value_bytes = {"fp32": 4, "fp16": 2, "int8": 1}[target.precision]
         self._tables: dict[str, SlotTables] = {}
 
     def estimate(self, architectures: Sequence[Architecture]) -> NDArray[np.float64]:
@@ -80,9 +85,8 @@ class LatencyEstimator:
 
     def layer_ms(self, layer: LayerSpec) -> float:
         """Estimate one layer in milliseconds."""
-        core = self.core
-        seconds = max(_arithmetic_seconds(layer, core), _memory_seconds(layer, core))
-        return 1e3 * (seconds + _CYCLES_PER_CALL / core.frequency_hz)
+        seconds = max(self._arithmetic_seconds(layer), self._memory_seconds(layer))
+        return 1e3 * (seconds + _CYCLES_PER_CALL / self.core.frequency_hz)
 
     def _estimate_one(self, architecture: Architecture) -> float:
         """Add up the layers of one architecture."""
@@ -94,24 +98,23 @@ class LatencyEstimator:
         """Return the time of one slot's layers, of shape (1,)."""
         return np.array([sum(self.layer_ms(layer) for layer in layers)])
 
+    def _arithmetic_seconds(self, layer: LayerSpec) -> float:
+        """Return the time of the multiply-adds, with unused vector lanes counted."""
+        core, lanes = self.core, self._lanes
+        # Vectors run along the output channels, so a channel count between multiples wastes lanes.
+        padding = math.ceil(layer.out_channels / lanes) * lanes / layer.out_channels
+        per_cycle = core.fma_per_cycle * lanes * self._products_per_lane
+        efficiency = _EFFICIENCY.get(layer.kind, _DEFAULT_EFFICIENCY)
+        return layer.macs * padding / (per_cycle * core.frequency_hz * efficiency)
 
-def _arithmetic_seconds(layer: LayerSpec, core: CoreSpec) -> float:
-    """Return the time of the multiply-adds, with unused vector lanes counted."""
-    lanes = core.vector_bits // (8 * FLOAT32_BYTES)
-    # Vectors run along the output channels, so a channel count between multiples wastes lanes.
-    padding = math.ceil(layer.out_channels / lanes) * lanes / layer.out_channels
-    macs_per_second = core.fma_per_cycle * lanes * core.frequency_hz
-    efficiency = _EFFICIENCY.get(layer.kind, _DEFAULT_EFFICIENCY)
-    return layer.macs * padding / (macs_per_second * efficiency)
-
-
-def _memory_seconds(layer: LayerSpec, core: CoreSpec) -> float:
-    """Return the time of the traffic: weights from memory, activations from the nearest level."""
-    memory = core.memory_bandwidth_gb_per_s * 1e9
-    cache = max(memory, _L2_VECTORS_PER_CYCLE * core.vector_bits / 8 * core.frequency_hz)
-    activations = layer.input_bytes + layer.output_bytes * (2 if layer.has_residual else 1)
-    if layer.kind == "squeeze_excite":
-        # Read once to pool, then read and written to scale.
-        activations = 3 * layer.input_bytes
-    rate = cache if activations <= core.l2_bytes else memory
-    return activations / rate + layer.weight_bytes / memory
+    def _memory_seconds(self, layer: LayerSpec) -> float:
+        """Return the time of the traffic: weights from memory, maps from the nearest level."""
+        core, share = self.core, self._value_bytes / FLOAT32_BYTES
+        memory = core.memory_bandwidth_gb_per_s * 1e9
+        cache = max(memory, _L2_VECTORS_PER_CYCLE * core.vector_bits / 8 * core.frequency_hz)
+        activations = layer.input_bytes + layer.output_bytes * (2 if layer.has_residual else 1)
+        if layer.kind == "squeeze_excite":
+            # Read once to pool, then read and written to scale.
+            activations = 3 * layer.input_bytes
+        rate = cache if share * activations <= core.l2_bytes else memory
+        return share * (activations / rate + layer.weight_bytes / memory)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ofa_compile.errors import ArchitectureError
+from ofa_compile.hardware.precision import target_in
 from ofa_compile.hardware.target_spec import list_targets, load_target
 from ofa_compile.predictors import metrics
 from ofa_compile.predictors.estimate import LatencyEstimator
@@ -48,6 +49,20 @@ def test_a_faster_core_is_faster() -> None:
     architecture = search_space("ofa_mbv3_cifar").largest()
     slow = LatencyEstimator(TARGET).estimate([architecture])[0]
     assert 0.4 * slow < faster.estimate([architecture])[0] < slow
+
+
+def test_smaller_values_are_faster() -> None:
+    target, space = load_target("cortex-a76"), search_space("ofa_mbv3_d234_e346_k357_w1.0")
+    architecture = space.largest(224)
+    whole, half, byte = (
+        LatencyEstimator(target_in(target, precision)).estimate([architecture])[0]
+        for precision in ("fp32", "fp16", "int8")
+    )
+    assert 0.45 * whole < half < 0.65 * whole
+    assert 0.2 * whole < byte < 0.45 * whole
+    without = target_in(load_target("cortex-a72"), "int8")  # of no dot products, only the traffic
+    whole = LatencyEstimator(load_target("cortex-a72")).estimate([architecture])[0]
+    assert 0.7 * whole < LatencyEstimator(without).estimate([architecture])[0] <= whole
 
 
 def test_any_admissible_resolution_has_an_estimate() -> None:
