@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from ofa_compile.hardware import precision
+
 Target = Annotated[
     str,
     typer.Option(
@@ -17,7 +19,7 @@ Target = Annotated[
     ),
 ]
 Precision = Annotated[
-    Literal["fp32", "fp16", "int8"],
+    precision.Precision,
     typer.Option("--precision", help="fp32, fp16 or int8; `targets show` says which a target has."),
 ]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Where the result goes.")]

@@ -134,6 +134,18 @@ def test_architecture_outside_the_space(
     assert "error: " in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", ["compile", "measure"])
+def test_precision_that_a_core_lacks(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = {"compile": "--output", "measure": "--workspace"}[command]
+    words = [command, "--target", "cortex-a53", "--precision", "fp16", folder, str(tmp_path / "x")]
+    assert run_app(words) == 2
+    err = capsys.readouterr().err
+    assert "cortex-a53 cannot compute in fp16" in err
+    assert "hint: compile with --precision fp32" in err
+
+
 def test_search_writes_the_front(
     accuracy_predictor: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
