@@ -48,20 +48,21 @@ class Runtime:
 
 
 CPU_RUNTIME = Runtime(
-    sources=("ofa_pool.c", "ofa_run.c", "ofa_session.c", "ofa_weights.c"),
+    sources=("ofa_call.c", "ofa_pool.c", "ofa_run.c", "ofa_session.c", "ofa_weights.c"),
     has_static_executable=True,
     embeds_objects=False,
     libraries=("-lm",),
 )
 SINGLE_THREAD_RUNTIME = replace(
-    CPU_RUNTIME, sources=("ofa_no_pool.c", "ofa_run.c", "ofa_session.c", "ofa_weights.c")
+    CPU_RUNTIME,
+    sources=("ofa_call.c", "ofa_no_pool.c", "ofa_run.c", "ofa_session.c", "ofa_weights.c"),
 )
 
 
 def _gpu_runtime(*sources: str) -> Runtime:
     # A driver is a shared library, which a static executable cannot load.
     return Runtime(
-        sources=("gpu_error.c", "gpu_session.c", *sources),
+        sources=("gpu_error.c", "gpu_session.c", "ofa_call.c", *sources),
         has_static_executable=False,
         embeds_objects=True,
         libraries=("-lm", "-ldl"),

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "cuda_device.h"
+#include "ofa_call.h"
 #include "ofa_network.h"
 
 struct gpu_program {
@@ -25,7 +26,7 @@ struct gpu_program {
 
 static int create_memory(gpu_program *p) {
     const gpu_network *n = &OFA_GPU_NETWORK;
-    size_t host = gpu_round_up(gpu_input_bytes()) + gpu_output_bytes();
+    size_t host = gpu_round_up(ofa_input_bytes(&OFA_NETWORK)) + ofa_output_bytes(&OFA_NETWORK);
     void *pinned = NULL;
     int code = CALL(p, MemAlloc, &p->weights, n->weights_bytes);
     if (code == 0) code = CALL(p, MemAlloc, &p->arena, OFA_NETWORK.arena_bytes);
@@ -84,12 +85,12 @@ static int launch_steps(gpu_program *p, const CUevent *events) {
 
 static int upload_input(gpu_program *p) {
     return CALL(p, MemcpyHtoDAsync, p->arena + OFA_GPU_NETWORK.input_offset, p->host,
-                gpu_input_bytes(), p->device.stream);
+                ofa_input_bytes(&OFA_NETWORK), p->device.stream);
 }
 
 static int download_output(gpu_program *p) {
-    return CALL(p, MemcpyDtoHAsync, p->host + gpu_round_up(gpu_input_bytes()),
-                p->arena + OFA_NETWORK.output_offset, gpu_output_bytes(), p->device.stream);
+    return CALL(p, MemcpyDtoHAsync, p->host + gpu_round_up(ofa_input_bytes(&OFA_NETWORK)),
+                p->arena + OFA_NETWORK.output_offset, ofa_output_bytes(&OFA_NETWORK), p->device.stream);
 }
 
 /* Run every kernel once on zeros: drivers load code lazily, which a capture does not allow. */
@@ -222,9 +223,9 @@ int gpu_program_run(gpu_program *p, const float *input, float *output,
                     double *step_milliseconds) {
     int code = cuda_enter(&p->device);
     if (code != 0) return code;
-    memcpy(p->host, input, gpu_input_bytes());
+    memcpy(p->host, input, ofa_input_bytes(&OFA_NETWORK));
     code = step_milliseconds != NULL ? run_timed(p, step_milliseconds) : run_graph(p);
-    if (code == 0) memcpy(output, p->host + gpu_round_up(gpu_input_bytes()), gpu_output_bytes());
+    if (code == 0) memcpy(output, p->host + gpu_round_up(ofa_input_bytes(&OFA_NETWORK)), ofa_output_bytes(&OFA_NETWORK));
     cuda_leave(&p->device);
     return code;
 }

@@ -46,10 +46,6 @@ typedef struct {
 
 extern const gpu_network OFA_GPU_NETWORK;
 
-/* Bytes of one run's input and output. */
-size_t gpu_input_bytes(void);
-size_t gpu_output_bytes(void);
-
 /* Round up to where the output begins behind the input in memory that the host sees. */
 size_t gpu_round_up(size_t bytes);
 

@@ -4,10 +4,10 @@
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdlib.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "gpu_program.h"
+#include "ofa_call.h"
 #include "ofa_network.h"
 #include "ofa_session.h"
 
@@ -43,36 +43,13 @@ static int prepare(void) {
 
 size_t gpu_round_up(size_t bytes) { return (bytes + 255) / 256 * 256; }
 
-size_t gpu_input_bytes(void) {
-    const int64_t *s = OFA_NETWORK.input_shape;
-    return (size_t)(s[0] * s[1] * s[2] * s[3]) * sizeof(float);
-}
-
-size_t gpu_output_bytes(void) {
-    const int64_t *s = OFA_NETWORK.output_shape;
-    return (size_t)(s[0] * s[1]) * sizeof(float);
-}
-
-static double now_ms(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec * 1e-6;
-}
-
-static int check_buffers(const void *input, const void *output) {
-    if (input == NULL || output == NULL) return OFA_NULL_POINTER;
-    if ((uintptr_t)input % sizeof(float) != 0 || (uintptr_t)output % sizeof(float) != 0)
-        return OFA_MISALIGNED;
-    return OFA_OK;
-}
-
 static int run_locked(const float *input, float *output, int warmup, int repeats,
                       double *milliseconds, double *step_milliseconds) {
     int code = prepare();
     for (int i = -warmup; code == OFA_OK && i < repeats; ++i) {
-        double start = now_ms();
+        double start = ofa_now_ms();
         code = gpu_program_run(session.program, input, output, step_milliseconds);
-        if (code == OFA_OK && milliseconds != NULL && i >= 0) milliseconds[i] = now_ms() - start;
+        if (code == OFA_OK && milliseconds != NULL && i >= 0) milliseconds[i] = ofa_now_ms() - start;
         if (step_milliseconds != NULL && i >= 0) step_milliseconds += OFA_NETWORK.num_steps;
     }
     /* The next call starts with a fresh device: this one answers nothing any more. */
@@ -91,14 +68,21 @@ static int time_locked(const float *input, float *output, int warmup, int repeat
     return code;
 }
 
-enum { NO_CLOCK, HOST_CLOCK, STEP_CLOCK, DEVICE_CLOCK };
-
-static int run_checked(const float *input, float *output, int warmup, int repeats, int clock,
-                       double *milliseconds) {
-    int code = check_buffers(input, output);
+int ofa_session_run(const float *input, float *output) {
+    int code = ofa_check_run(input, output);
     if (code != OFA_OK) return code;
-    if (clock != NO_CLOCK && milliseconds == NULL) return OFA_NULL_POINTER;
-    if (warmup < 0 || repeats < 1) return OFA_BAD_ARGUMENT;
+    pthread_mutex_lock(&session.lock);
+    code = run_locked(input, output, 0, 1, NULL, NULL);
+    pthread_mutex_unlock(&session.lock);
+    return code;
+}
+
+enum { HOST_CLOCK, STEP_CLOCK, DEVICE_CLOCK };
+
+static int time_runs(const float *input, float *output, int warmup, int repeats, int clock,
+                     double *milliseconds) {
+    int code = ofa_check_timing(input, output, warmup, repeats, milliseconds);
+    if (code != OFA_OK) return code;
     pthread_mutex_lock(&session.lock);
     if (clock == DEVICE_CLOCK)
         code = time_locked(input, output, warmup, repeats, milliseconds);
@@ -109,23 +93,19 @@ static int run_checked(const float *input, float *output, int warmup, int repeat
     return code;
 }
 
-int ofa_session_run(const float *input, float *output) {
-    return run_checked(input, output, 0, 1, NO_CLOCK, NULL);
-}
-
 int ofa_session_time(const float *input, float *output, int warmup, int repeats,
                      double *milliseconds) {
-    return run_checked(input, output, warmup, repeats, HOST_CLOCK, milliseconds);
+    return time_runs(input, output, warmup, repeats, HOST_CLOCK, milliseconds);
 }
 
 int ofa_session_time_steps(const float *input, float *output, int warmup, int repeats,
                            double *milliseconds) {
-    return run_checked(input, output, warmup, repeats, STEP_CLOCK, milliseconds);
+    return time_runs(input, output, warmup, repeats, STEP_CLOCK, milliseconds);
 }
 
 int ofa_session_time_device(const float *input, float *output, int warmup, int repeats,
                             double *milliseconds) {
-    return run_checked(input, output, warmup, repeats, DEVICE_CLOCK, milliseconds);
+    return time_runs(input, output, warmup, repeats, DEVICE_CLOCK, milliseconds);
 }
 
 /* The device brings its own threads. */
@@ -134,13 +114,6 @@ int ofa_session_set_threads(int threads) {
 }
 
 const char *ofa_session_error(int code) {
-    switch (code) {
-    case OFA_OK: return "success";
-    case OFA_NULL_POINTER: return "a pointer is NULL";
-    case OFA_MISALIGNED: return "a pointer is not aligned to 4 bytes";
-    case OFA_OUT_OF_MEMORY: return "out of memory";
-    case OFA_BAD_ARGUMENT: return "an argument is out of range";
-    default: return gpu_program_explain(code);
-    }
+    const char *text = ofa_explain(code);
+    return text != NULL ? text : gpu_program_explain(code);
 }
-

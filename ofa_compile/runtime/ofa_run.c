@@ -1,16 +1,7 @@
 /* Executes the steps of a network one after the other. */
-#define _POSIX_C_SOURCE 200809L
-
 #include "ofa_network.h"
 
 #include <string.h>
-#include <time.h>
-
-double ofa_now_ms(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec * 1e-6;
-}
 
 void ofa_network_run(const ofa_network *network, const float *input, float *output,
                      unsigned char *arena, ofa_pool *pool, double *step_milliseconds) {

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ofa_call.h"
 #include "ofa_lock.h"
 #include "ofa_network.h"
 
@@ -23,23 +24,6 @@ static struct {
 
 static size_t round_up(size_t bytes) { return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT; }
 
-static size_t input_bytes(void) {
-    const int64_t *s = OFA_NETWORK.input_shape;
-    return (size_t)(s[0] * s[1] * s[2] * s[3]) * sizeof(float);
-}
-
-static size_t output_bytes(void) {
-    const int64_t *s = OFA_NETWORK.output_shape;
-    return (size_t)(s[0] * s[1]) * sizeof(float);
-}
-
-static int check_buffers(const void *input, const void *output) {
-    if (input == NULL || output == NULL) return OFA_NULL_POINTER;
-    if ((uintptr_t)input % sizeof(float) != 0 || (uintptr_t)output % sizeof(float) != 0)
-        return OFA_MISALIGNED;
-    return OFA_OK;
-}
-
 static void drop_pool(void) {
     if (session.pool != NULL && session.pool_owner == ofa_process()) ofa_pool_destroy(session.pool);
     session.pool = NULL;
@@ -49,7 +33,7 @@ static void drop_pool(void) {
 static int prepare(void) {
     if (session.memory == NULL) {
         size_t bytes =
-            round_up(OFA_NETWORK.arena_bytes) + round_up(input_bytes()) + round_up(output_bytes());
+            round_up(OFA_NETWORK.arena_bytes) + round_up(ofa_input_bytes(&OFA_NETWORK)) + round_up(ofa_output_bytes(&OFA_NETWORK));
         void *memory = NULL;
         if (posix_memalign(&memory, ALIGNMENT, bytes) != 0) return OFA_OUT_OF_MEMORY;
         session.memory = memory;
@@ -72,10 +56,10 @@ static int run_locked(const float *input, float *output, int warmup, int repeats
     if (code != OFA_OK) return code;
     unsigned char *copy = session.memory + round_up(OFA_NETWORK.arena_bytes);
     /* The output is always written to our own memory: it may overlap the input. */
-    unsigned char *result = copy + round_up(input_bytes());
+    unsigned char *result = copy + round_up(ofa_input_bytes(&OFA_NETWORK));
     const float *source = input;
     if ((uintptr_t)input % ALIGNMENT != 0) {
-        memcpy(copy, input, input_bytes());
+        memcpy(copy, input, ofa_input_bytes(&OFA_NETWORK));
         source = (const float *)(const void *)copy;
     }
     for (int i = -warmup; i < repeats; ++i) {
@@ -85,12 +69,12 @@ static int run_locked(const float *input, float *output, int warmup, int repeats
         if (milliseconds != NULL && i >= 0) milliseconds[i] = ofa_now_ms() - start;
         if (step_milliseconds != NULL && i >= 0) step_milliseconds += OFA_NETWORK.num_steps;
     }
-    memcpy(output, result, output_bytes());
+    memcpy(output, result, ofa_output_bytes(&OFA_NETWORK));
     return OFA_OK;
 }
 
 int ofa_session_run(const float *input, float *output) {
-    int code = check_buffers(input, output);
+    int code = ofa_check_run(input, output);
     if (code != OFA_OK) return code;
     ofa_lock_take(&session.lock);
     code = run_locked(input, output, 0, 1, NULL, NULL);
@@ -100,10 +84,8 @@ int ofa_session_run(const float *input, float *output) {
 
 static int time_runs(const float *input, float *output, int warmup, int repeats,
                      double *milliseconds, bool by_step) {
-    int code = check_buffers(input, output);
+    int code = ofa_check_timing(input, output, warmup, repeats, milliseconds);
     if (code != OFA_OK) return code;
-    if (milliseconds == NULL) return OFA_NULL_POINTER;
-    if (warmup < 0 || repeats < 1) return OFA_BAD_ARGUMENT;
     ofa_lock_take(&session.lock);
     code = run_locked(input, output, warmup, repeats, by_step ? NULL : milliseconds,
                       by_step ? milliseconds : NULL);
@@ -142,15 +124,8 @@ int ofa_session_set_threads(int threads) {
 }
 
 const char *ofa_session_error(int code) {
-    switch (code) {
-    case OFA_OK: return "success";
-    case OFA_NULL_POINTER: return "a pointer is NULL";
-    case OFA_MISALIGNED: return "a pointer is not aligned to 4 bytes";
-    case OFA_OUT_OF_MEMORY: return "out of memory";
-    case OFA_BAD_ARGUMENT: return "an argument is out of range";
-    case OFA_NO_THREADS: return "threads cannot be started";
-    default: return "unknown error";
-    }
+    const char *text = ofa_explain(code);
+    return text != NULL ? text : "unknown error";
 }
 
 /* dlclose unmaps the code that idle pool threads wait in: stop them first. */

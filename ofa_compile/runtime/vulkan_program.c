@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ofa_call.h"
 #include "ofa_network.h"
 #include "vulkan_cache.h"
 #include "vulkan_device.h"
@@ -32,8 +33,8 @@ struct gpu_program {
 static void measure(vulkan_program *p) {
     p->network = &OFA_GPU_NETWORK;
     p->num_steps = (uint32_t)OFA_NETWORK.num_steps;
-    p->input_bytes = gpu_input_bytes();
-    p->output_bytes = gpu_output_bytes();
+    p->input_bytes = ofa_input_bytes(&OFA_NETWORK);
+    p->output_bytes = ofa_output_bytes(&OFA_NETWORK);
     p->arena_bytes = OFA_NETWORK.arena_bytes;
     p->output_offset = OFA_NETWORK.output_offset;
 }

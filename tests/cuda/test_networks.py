@@ -6,21 +6,17 @@ import os
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx_nets import mobile_net, reference
+from networks import PREFIX, build_small, check_memory, check_numbers, check_threads
 
 from ofa_compile.bundle.native import NativeLibrary
-from ofa_compile.bundle.network_meta import render_network_meta
-from ofa_compile.bundle.preprocess import Preprocessing
 from ofa_compile.cache import Cache
-from ofa_compile.compiler.build import CompiledNetwork, compile_onnx
+from ofa_compile.compiler.build import CompiledNetwork
 from ofa_compile.hardware.target_spec import TargetSpec
 
-TOLERANCE = 1e-4
 # A failure in a call, the call's name, and what the message must say.
 OUT_OF_MEMORY, NO_DEVICE, INVALID_IMAGE, NO_BINARY, OLD_PTX, FAULT = 2, 100, 200, 209, 222, 700
 
@@ -30,19 +26,12 @@ def built(
     tmp_path_factory: pytest.TempPathFactory, software: Path, cuda: TargetSpec, cache: Cache
 ) -> tuple[Path, CompiledNetwork]:
     """A small MobileNet as ONNX, and compiled with its executable."""
-    folder = tmp_path_factory.mktemp("cuda-net")
-    path = mobile_net().save(folder / "net.onnx")
-    meta = render_network_meta(
-        Preprocessing(height=24, width=20, mean=(0, 0, 0), std=(1, 1, 1)), list("abcde")
-    )
-    return path, compile_onnx(
-        path, cuda, folder / "out", symbol_prefix="ofa_c_", network_meta=meta, cache=cache
-    )
+    return build_small(tmp_path_factory.mktemp("cuda-net"), cuda, cache)
 
 
 @pytest.fixture
 def library(built: tuple[Path, CompiledNetwork]) -> Iterator[NativeLibrary]:
-    with NativeLibrary(built[1].library, "ofa_c_") as loaded:
+    with NativeLibrary(built[1].library, PREFIX) as loaded:
         yield loaded
 
 
@@ -66,17 +55,11 @@ def call(built: tuple[Path, CompiledNetwork], software: Path):
 def test_a_mobile_network_agrees_with_onnx(
     built: tuple[Path, CompiledNetwork], library: NativeLibrary, rng: np.random.Generator
 ) -> None:
-    x = rng.standard_normal((3, 3, 24, 20), dtype=np.float32)
-    expected = np.concatenate([reference(built[0], x[i : i + 1]) for i in range(3)])
-    assert np.abs(library.run(x) - expected).max() <= TOLERANCE * np.abs(expected).max()
+    check_numbers(built[0], library, rng)
 
 
 def test_threads_take_turns(library: NativeLibrary, rng: np.random.Generator) -> None:
-    x = rng.standard_normal((8, 1, 3, 24, 20), dtype=np.float32)
-    alone = [library.run(item) for item in x]
-    with ThreadPoolExecutor(4) as pool:
-        together = list(pool.map(library.run, x))
-    np.testing.assert_array_equal(alone, together)
+    check_threads(library, rng)
 
 
 def test_every_step_is_timed(library: NativeLibrary, built: tuple[Path, CompiledNetwork]) -> None:
@@ -196,12 +179,4 @@ def test_a_device_is_chosen_by_number_or_name(call, wanted: str) -> None:
 
 
 def test_a_thousand_runs_leak_nothing(library: NativeLibrary) -> None:
-    def resident_pages() -> int:
-        return int(Path("/proc/self/statm").read_text().split()[1])
-
-    x = np.zeros((100, 3, 24, 20), np.float32)
-    library.run(x)
-    before = resident_pages()
-    for _ in range(10):
-        library.run(x)
-    assert (resident_pages() - before) * os.sysconf("SC_PAGESIZE") < 2**20
+    check_memory(library)

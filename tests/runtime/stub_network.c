@@ -5,7 +5,6 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "ofa_network.h"
 
@@ -34,12 +33,6 @@ const ofa_network OFA_NETWORK = {
 struct ofa_pool {
     int threads;
 };
-
-double ofa_now_ms(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec * 1e-6;
-}
 
 ofa_pool *ofa_pool_create(int threads) {
     ofa_pool *pool = threads > 1000 ? NULL : malloc(sizeof *pool);

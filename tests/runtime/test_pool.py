@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from stub_build import COMPILERS, EMULATORS, RUNTIME, missing_tools
 
-SOURCES = (Path(__file__).parent / "pool_hammer.c", RUNTIME / "ofa_pool.c", RUNTIME / "ofa_run.c")
+SOURCES = (Path(__file__).parent / "pool_hammer.c", RUNTIME / "ofa_pool.c")
+SOURCES += (RUNTIME / "ofa_run.c", RUNTIME / "ofa_call.c")
 FLAGS = ("-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", f"-I{RUNTIME}")
 
 
