@@ -1,4 +1,9 @@
-"""The processes of one training run, as `torchrun` starts them."""
+"""The processes of one training run, as `torchrun` starts them.
+
+Gradients are averaged by one `all_reduce` a step. `DistributedDataParallel` would reduce in every
+backward pass, of which a step has one for each sampled subnet, and search each for the parameters
+that its subnet does not use.
+"""
 
 from __future__ import annotations
 
