@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from ofa_compile.bundle.native import NativeLibrary
-from ofa_compile.bundle.verify import noise_inputs, verify
+from ofa_compile.bundle.network_meta import render_network_meta
+from ofa_compile.bundle.preprocess import Preprocessing
+from ofa_compile.bundle.verify import noise_inputs, tolerance_of, verify
 from ofa_compile.cache import Cache
-from ofa_compile.compiler.build import compile_onnx
+from ofa_compile.compiler.build import CompiledNetwork, compile_onnx
 from ofa_compile.hardware.target_spec import TargetSpec
 from ofa_compile.space import Architecture, search_space
 
@@ -23,8 +25,14 @@ def check_subnets(
     cache: Cache,
     rng: np.random.Generator,
     batch: int = 1,
-) -> None:
-    """Assert that `count` random subnets of a space compute what PyTorch computes."""
+    resolution: int | None = None,
+) -> list[CompiledNetwork]:
+    """Assert that `count` random subnets of a space compute what PyTorch computes.
+
+    Returns
+    -------
+    The networks; the first one has its executable.
+    """
     import torch
 
     from ofa_compile.export import export_onnx
@@ -33,7 +41,9 @@ def check_subnets(
     space = search_space(name)
     supernet = load_supernet(None, space=name)
     # Small images: a software device computes some 100 M MACs a second.
-    resolution = min(space.resolutions)
+    resolution = resolution or min(space.resolutions)
+    sizes = Preprocessing(height=resolution, width=resolution, mean=(0, 0, 0), std=(1, 1, 1))
+    made = []
     for number in range(count):
         arch: Architecture = dataclasses.replace(space.sample(rng), resolution=resolution)
         subnet = supernet.extract(arch)
@@ -43,7 +53,14 @@ def check_subnets(
         with torch.inference_mode():
             expected = subnet(torch.from_numpy(x)).numpy()
         compiled = compile_onnx(
-            path, target, folder / str(number), symbol_prefix="ofa_g_", cache=cache
+            path,
+            target,
+            folder / str(number),
+            symbol_prefix="ofa_g_",
+            network_meta=None if number else render_network_meta(sizes, [""] * expected.shape[1]),
+            cache=cache,
         )
+        made.append(compiled)
         with NativeLibrary(compiled.library, "ofa_g_") as library:
-            verify(library.run, x, expected)
+            verify(library.run, x, expected, tolerance_of(target.precision))
+    return made

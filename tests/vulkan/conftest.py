@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parent))  # for checks
 sys.path.insert(0, str(Path(__file__).parents[1] / "gpu"))  # for launches
 sys.path.insert(0, str(Path(__file__).parents[1] / "compiler"))  # for onnx_nets
 
