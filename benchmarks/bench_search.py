@@ -24,14 +24,20 @@ from typing import Any
 import numpy as np
 from authors import RESOLUTIONS, SPACE, PhoneTable, authors_accuracy, published_subnets
 from common import data_folder, finish, parser, say, table
-from search_rivals import Rival, installed_rivals, random_search, regularised_evolution
+from search_rivals import (
+    Rival,
+    installed_rivals,
+    paper_evolution,
+    random_search,
+    regularised_evolution,
+)
 
 from ofa_compile.hardware.target_spec import load_target
 from ofa_compile.predictors import metrics
 from ofa_compile.predictors.estimate import LatencyEstimator
 from ofa_compile.predictors.latency import LatencyPredictor
-from ofa_compile.search.best import evolve_best
-from ofa_compile.search.config import BEST_CONFIG, PAPER_CONFIG, EvolutionConfig, scaled
+from ofa_compile.search.best import walk_to_best
+from ofa_compile.search.config import BEST_CONFIG, scaled_walks
 from ofa_compile.search.constraints import Limits
 from ofa_compile.search.pareto import hypervolume, non_dominated_mask
 from ofa_compile.search.problem import SearchProblem
@@ -287,31 +293,30 @@ def compare(
 
 def many_ways() -> dict[str, Rival]:
     """Return the ways that take many evaluations in seconds."""
-    paper = dataclasses.replace(PAPER_CONFIG, generations=MANY // PAPER_CONFIG.population - 1)
     return {
         "random search": lambda task, rng: random_search(task, rng, MANY),
         "regularised evolution": lambda task, rng: regularised_evolution(task, rng, MANY),
-        "the paper's evolution, 100 x 1200": evolved(paper),
-        "ours": evolved(scaled(BEST_CONFIG, MANY / BEST_CONFIG.max_evaluations)),
+        "the paper's evolution, 100 x 1200": lambda task, rng: paper_evolution(task, rng, MANY),
+        "ours": ours(MANY),
     }
 
 
 def few_ways() -> dict[str, Rival]:
     """Return all ways with few evaluations, those of other libraries that are installed too."""
-    paper = dataclasses.replace(PAPER_CONFIG, generations=FEW // PAPER_CONFIG.population - 1)
     ways: dict[str, Rival] = {
         "random search": lambda task, rng: random_search(task, rng, FEW),
         "regularised evolution": lambda task, rng: regularised_evolution(task, rng, FEW),
-        "the paper's evolution, 100 x 12": evolved(paper),
+        "the paper's evolution, 100 x 12": lambda task, rng: paper_evolution(task, rng, FEW),
     }
     for name, search_with in installed_rivals().items():
         ways[name] = partial(search_with, count=FEW)
-    return ways | {"ours": evolved(scaled(BEST_CONFIG, FEW / BEST_CONFIG.max_evaluations))}
+    return ways | {"ours": ours(FEW)}
 
 
-def evolved(config: EvolutionConfig) -> Rival:
-    """Return our search with other sizes, as one of the ways."""
-    return lambda task, rng: -float(evolve_best(task, rng, config).values[0, 0])
+def ours(count: int) -> Rival:
+    """Return our search as one of the ways."""
+    config = scaled_walks(BEST_CONFIG, count / BEST_CONFIG.max_evaluations)
+    return lambda task, rng: -float(walk_to_best(task, rng, config).values[0, 0])
 
 
 def rival_row(

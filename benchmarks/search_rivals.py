@@ -11,8 +11,11 @@ from importlib.util import find_spec
 
 import numpy as np
 
+from ofa_compile.search.population import best_first, score
 from ofa_compile.search.problem import SearchProblem
 
+# Once-for-All's search: members, those that have children, and the chance of a gene to be redrawn.
+_MEMBERS, _PARENTS, _MUTATION = 100, 25, 0.1
 # Regularised evolution as Real et al. (2019) describe it, with their population and sample.
 _POPULATION, _SAMPLE = 100, 25
 _CHUNK = 5000
@@ -50,6 +53,23 @@ def regularised_evolution(problem: SearchProblem, rng: np.random.Generator, coun
         rows[oldest], fitness[oldest] = child[0], values[0, 0] + 10 * violations[0]
         oldest = (oldest + 1) % _POPULATION
     return -float(best)
+
+
+def paper_evolution(problem: SearchProblem, rng: np.random.Generator, count: int) -> float:
+    """Evolve as Once-for-All does: half of the children are mutants, half are mixes of parents."""
+    population = best_first(problem, score(problem, problem.sample(rng, _MEMBERS)))
+    while problem.num_evaluated + _MEMBERS <= count:
+        parents = population.take(slice(_PARENTS))
+        first, second = parents.genotypes[rng.integers(0, len(parents), (2, _MEMBERS))]
+        is_mutant = np.arange(_MEMBERS)[:, None] % 2 == 0
+        takes_second = ~is_mutant & (rng.random(first.shape) < 0.5)
+        is_redrawn = is_mutant & (rng.random(first.shape) < _MUTATION)
+        children = np.where(takes_second, second, first)
+        children = np.where(is_redrawn, problem.sample(rng, _MEMBERS), children)
+        population = best_first(problem, parents.join(score(problem, children)))
+        population = population.take(slice(_MEMBERS))
+    feasible = population.take(population.violations == 0)
+    return -float(feasible.values[:, 0].min(initial=np.inf))
 
 
 def nevergrad_search(problem: SearchProblem, rng: np.random.Generator, count: int) -> float:

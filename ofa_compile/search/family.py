@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ofa_compile.search.config import EvolutionConfig, Progress
+from ofa_compile.search.config import EvolutionConfig, Progress, WalkConfig
 from ofa_compile.search.problem import Predictor, SearchProblem
 from ofa_compile.search.search import Candidate, describe, search
 from ofa_compile.space.search_space import SearchSpace
@@ -46,7 +46,7 @@ def search_family(
     max_latency_ms: Mapping[str, float],
     seed: int = 0,
     config: EvolutionConfig | None = None,
-    best_config: EvolutionConfig | None = None,
+    best_config: WalkConfig | None = None,
     progress: Progress | None = None,
     resolution: int | None = None,
     **limits: Any,

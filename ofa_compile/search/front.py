@@ -39,9 +39,8 @@ def evolve_front(
     All non-dominated feasible members that were seen; empty if none was feasible.
     """
     config = config or EvolutionConfig()
-    start = [problem.uniform_rows(), problem.sample(rng, config.population)]
-    if config.informed_start:
-        start.append(additive_front(problem, rng, config.population))
+    informed = additive_front(problem, rng, config.population)
+    start = [problem.uniform_rows(), problem.sample(rng, config.population), informed]
     scored = score(problem, np.concatenate(start))
     archive = feasible_front(problem, scored)
     population = _survivors(problem, scored, config.population)
@@ -74,8 +73,8 @@ def _sweep_front(
         singles = score(problem, rows)
         archive = feasible_front(problem, archive.join(singles))
         merit = _front_merit(problem, archive)
-        sizes = (config.num_pairs, config.num_triples)
-        several = score(problem, moves.combine(parents, owner, move, singles, merit, *sizes))
+        _, pairs = moves.combine(parents, owner, move, singles, merit, config.num_pairs)
+        several = score(problem, pairs)
         archive = feasible_front(problem, archive.join(several))
         population = _survivors(problem, population.join(singles, several), config.population)
         found = problem.keys(archive.genotypes)

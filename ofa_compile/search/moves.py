@@ -65,7 +65,7 @@ class Moves:
         merit: Merit,
         num_pairs: int,
         num_triples: int = 0,
-    ) -> Indices:
+    ) -> tuple[NDArray[np.int64], Indices]:
         """Make two or three moves of the same parent where their effects, added up, promise most.
 
         Trading one block's size for another's is what gets along a limit, and no single move can
@@ -86,11 +86,11 @@ class Moves:
 
         Returns
         -------
-        Different genotypes, of shape (n, genes).
+        Position in `parents`, of shape (n,), and genotypes, all different, of shape (n, genes).
         """
         effects = singles.values - parents.values[owner]
         bounds = np.searchsorted(owner, np.arange(len(parents) + 1))
-        found = []
+        found, owners = [], []
         for place, (start, stop) in enumerate(itertools.pairwise(bounds.tolist())):
             steps = _Steps(
                 base=parents.values[place],
@@ -102,8 +102,10 @@ class Moves:
             pairs = steps.pairs(max(num_pairs, num_triples))
             for chosen in (pairs[:num_pairs], steps.triples(pairs, num_triples)):
                 found.append(parents.genotypes[place] + steps.changes[chosen].sum(axis=1))
+                owners.append(np.full(len(chosen), place))
         joined = np.concatenate(found)
-        return joined[self._problem.distinct(joined)]
+        kept = self._problem.distinct(joined)
+        return np.concatenate(owners)[kept], joined[kept]
 
 
 @dataclass(frozen=True)

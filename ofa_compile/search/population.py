@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ofa_compile.search.config import VIOLATION_PENALTY
 from ofa_compile.search.pareto import non_dominated_mask
 from ofa_compile.search.problem import Indices, SearchProblem
 
@@ -54,3 +55,21 @@ def feasible_front(problem: SearchProblem, members: Scored) -> Scored:
         return members
     members = members.take(non_dominated_mask(members.objectives))
     return members.take(problem.distinct(members.genotypes))
+
+
+def merit(members: Scored) -> NDArray[np.float64]:
+    """Return what is to be small: negated accuracy, with violations held against it."""
+    value: NDArray[np.float64] = members.values[:, 0] + VIOLATION_PENALTY * members.violations
+    return value
+
+
+def best_first(problem: SearchProblem, members: Scored) -> Scored:
+    """Sort by merit, then by cost; of equal architectures one stays."""
+    members = members.take(problem.distinct(members.genotypes))
+    return members.take(np.lexsort((members.values[:, 1], merit(members))))
+
+
+def most_accurate(members: Scored) -> Scored:
+    """Return the best feasible member alone; without one, the least violating."""
+    order = np.lexsort((members.values[:, 1], members.values[:, 0], members.violations))
+    return members.take(order[:1])

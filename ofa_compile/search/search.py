@@ -9,8 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from ofa_compile.search.best import evolve_best
-from ofa_compile.search.config import BEST_CONFIG, UNLIMITED_CONFIG, EvolutionConfig, Progress
+from ofa_compile.search.best import walk_to_best
+from ofa_compile.search.config import (
+    BEST_CONFIG,
+    UNLIMITED_CONFIG,
+    EvolutionConfig,
+    Progress,
+    WalkConfig,
+)
 from ofa_compile.search.constraints import LATENCY, Limits
 from ofa_compile.search.front import evolve_front
 from ofa_compile.search.pareto import knee_index, non_dominated_mask, thin_front
@@ -149,7 +155,7 @@ def search(
     seed: int = 0,
     front_size: int = 400,
     config: EvolutionConfig | None = None,
-    best_config: EvolutionConfig | None = None,
+    best_config: WalkConfig | None = None,
     progress: Progress | None = None,
 ) -> SearchResult:
     """Find the Pareto front of a space, and its best member, under any limits.
@@ -202,7 +208,7 @@ def search(
     archive = evolve_front(problem, rng, config, progress)
     # By itself at first, not from the front: two searches seldom end in the same local optimum.
     default = BEST_CONFIG if limits.active else UNLIMITED_CONFIG
-    best = evolve_best(problem, rng, best_config or default, known=archive)
+    best = walk_to_best(problem, rng, best_config or default, known=archive)
     archive = archive.join(best.take(best.violations == 0))
     if not len(archive):
         raise no_joint_solution(problem)

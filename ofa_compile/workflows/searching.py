@@ -13,7 +13,7 @@ from ofa_compile.hardware.target_spec import TargetSpec, load_target
 from ofa_compile.options import SearchOptions, default_workspace
 from ofa_compile.predictors.estimate import LIMITS
 from ofa_compile.progress import ProgressCallback, no_progress
-from ofa_compile.search.config import BEST_CONFIG, EvolutionConfig, scaled
+from ofa_compile.search.config import BEST_CONFIG, EvolutionConfig, scaled, scaled_walks
 from ofa_compile.search.family import Family, search_family
 from ofa_compile.search.search import Candidate, SearchResult, search
 from ofa_compile.space import search_space
@@ -130,13 +130,13 @@ def search_targets(
     return result
 
 
-def _configs(max_evaluations: int | None) -> dict[str, EvolutionConfig]:
+def _configs(max_evaluations: int | None) -> dict[str, Any]:
     """Return the sizes of both searches so that they score about so many together."""
     front, best = EvolutionConfig(), BEST_CONFIG
     if max_evaluations is None:
         return {}
     share = max_evaluations / (front.max_evaluations + best.max_evaluations)
-    return {"config": scaled(front, share), "best_config": scaled(best, share)}
+    return {"config": scaled(front, share), "best_config": scaled_walks(best, share)}
 
 
 def result_document(result: SearchResult | Family) -> dict[str, Any]:

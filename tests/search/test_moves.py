@@ -65,14 +65,16 @@ def test_pairs_change_what_two_moves_change(problem: SearchProblem) -> None:
     moves = Moves(problem)
     owner, move, moved = moves.apply(parents.genotypes)
     singles = score(problem, moved)
-    pairs = moves.combine(parents, owner, move, singles, lambda values: values[:, 0], 5)
+    start, pairs = moves.combine(parents, owner, move, singles, lambda values: values[:, 0], 5)
     assert 5 <= len(pairs) <= 10
+    assert (parents.genotypes[start] != pairs).sum(axis=1).min() >= 2
+    assert (parents.genotypes[1 - start] != pairs).sum() > (parents.genotypes[start] != pairs).sum()
     found = score(problem, pairs)
     # The accuracy is a sum here, so what was promised is what comes out: better than any single.
     assert found.values[:, 0].min() < singles.values[:, 0].min()
     known = set(problem.keys(moved).tolist())
     assert not known & set(problem.keys(pairs).tolist())
-    both = moves.combine(parents, owner, move, singles, lambda values: values[:, 0], 5, 5)
+    _, both = moves.combine(parents, owner, move, singles, lambda values: values[:, 0], 5, 5)
     assert set(problem.keys(pairs).tolist()) < set(problem.keys(both).tolist())
     triples = both[~np.isin(problem.keys(both), problem.keys(pairs))]
     assert score(problem, triples).values[:, 0].min() < found.values[:, 0].min()
@@ -87,9 +89,11 @@ def test_triples_are_the_best_of_all_that_go_together(problem: SearchProblem) ->
     owner, move, moved = moves.apply(parents.genotypes)
     singles = score(problem, moved)
     everything = 10**6
-    found = moves.combine(parents, owner, move, singles, lambda values: values[:, 0], 0, everything)
+    _, found = moves.combine(
+        parents, owner, move, singles, lambda values: values[:, 0], 0, everything
+    )
     best = score(problem, found).values[:, 0].min()
-    few = moves.combine(parents, owner, move, singles, lambda values: values[:, 0], 0, 3)
+    _, few = moves.combine(parents, owner, move, singles, lambda values: values[:, 0], 0, 3)
     assert score(problem, few).values[:, 0].min() == pytest.approx(best)
 
 

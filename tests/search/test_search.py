@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 import subprocess
@@ -13,11 +12,10 @@ from ofa_compile.errors import ArchitectureError, ConfigError, InfeasibleConstra
 from ofa_compile.hardware.target_spec import load_target
 from ofa_compile.predictors.cost_tables import CostTables
 from ofa_compile.predictors.estimate import LatencyEstimator
-from ofa_compile.search.best import _niche_places, evolve_best
-from ofa_compile.search.config import PAPER_CONFIG, EvolutionConfig
+from ofa_compile.search.best import walk_to_best
+from ofa_compile.search.config import EvolutionConfig, WalkConfig
 from ofa_compile.search.front import evolve_front
 from ofa_compile.search.pareto import hypervolume, non_dominated_mask
-from ofa_compile.search.population import score
 from ofa_compile.search.problem import SearchProblem
 from ofa_compile.search.reach import lowest
 from ofa_compile.search.search import search
@@ -29,9 +27,7 @@ from ofa_compile.space.registry import search_space
 QUICK = EvolutionConfig(
     population=64, generations=4, sweep_size=8, num_pairs=16, max_evaluations=2600
 )
-QUICK_BEST = EvolutionConfig(
-    population=64, generations=4, islands=2, sweep_size=4, num_pairs=16, max_evaluations=1300
-)
+QUICK_BEST = WalkConfig(start_size=64, walks=4, num_pairs=16, num_triples=0, max_evaluations=1300)
 FAST = {"config": QUICK, "best_config": QUICK_BEST}
 
 
@@ -215,19 +211,6 @@ def test_evolution_beats_random_sampling_at_equal_evaluations(toy_accuracy) -> N
     assert hypervolume(front.objectives, corner) > 1.2 * random_volume
 
 
-def test_paper_search_respects_its_limit(tiny_space, accuracy, truth) -> None:  # type: ignore[no-untyped-def]
-    from ofa_compile.search.constraints import Limits
-
-    scores, costs = truth
-    bound = float(np.median(costs.macs))
-    problem = SearchProblem(tiny_space, accuracy=accuracy, limits=Limits(max_macs=bound))
-    config = dataclasses.replace(PAPER_CONFIG, population=50, generations=20)
-    best = evolve_best(problem, np.random.default_rng(0), config)
-    assert len(best) == 1
-    assert best.violations[0] == 0
-    assert -best.objectives[0, 0] >= np.quantile(scores[costs.macs <= bound], 0.999)
-
-
 def test_search_imports_neither_torch_nor_tvm() -> None:
     code = (
         "import sys, ofa_compile.search.search;"
@@ -236,24 +219,28 @@ def test_search_imports_neither_torch_nor_tvm() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_niches_are_of_one_resolution_and_depth(tiny_space, accuracy) -> None:  # type: ignore[no-untyped-def]
+def test_a_search_ends_when_walks_find_nothing_more(tiny_space, accuracy, truth) -> None:  # type: ignore[no-untyped-def]
     problem = SearchProblem(tiny_space, accuracy=accuracy)
-    members = score(problem, problem.sample(np.random.default_rng(0), 60))
-    places = _niche_places(problem, members)
-    depths = [n for n, gene in enumerate(tiny_space.genes) if gene.name.startswith("depth.")]
-    seen: dict[tuple[int, int], int] = {}
-    for row, place in zip(members.genotypes, places.tolist(), strict=True):
-        niche = (int(row[0]), int(row[depths].sum()))
-        assert place == seen.get(niche, 0)
-        seen[niche] = place + 1
-    assert len(seen) == 8  # two resolutions, and 0 to 3 of three stages deep
+    best = walk_to_best(problem, np.random.default_rng(0), WalkConfig(walks=4, patience=8))
+    assert -best.values[0, 0] == pytest.approx(truth[0].max())
+    assert problem.num_evaluated < WalkConfig().max_evaluations / 4
+
+
+def test_without_a_feasible_member_the_least_violating_is_returned(tiny_space, accuracy) -> None:  # type: ignore[no-untyped-def]
+    from ofa_compile.search.constraints import Limits
+
+    problem = SearchProblem(tiny_space, accuracy=accuracy, limits=Limits(max_macs=1.0))
+    best = walk_to_best(problem, np.random.default_rng(0), QUICK_BEST)
+    assert best.violations[0] > 0
+    _, violations = problem.score(problem.sample(np.random.default_rng(1), 500))
+    assert best.violations[0] <= violations.min()
 
 
 def test_what_is_known_is_not_lost(tiny_space, accuracy, truth) -> None:  # type: ignore[no-untyped-def]
     scores, _ = truth
     problem = SearchProblem(tiny_space, accuracy=accuracy)
-    tiny = dataclasses.replace(QUICK_BEST, population=4, generations=1, max_evaluations=1)
-    known = evolve_best(problem, np.random.default_rng(0), QUICK_BEST)
+    tiny = WalkConfig(start_size=4, walks=1, max_evaluations=1)
+    known = walk_to_best(problem, np.random.default_rng(0), QUICK_BEST)
     assert -known.values[0, 0] == pytest.approx(scores.max())
-    best = evolve_best(problem, np.random.default_rng(1), tiny, known=known)
+    best = walk_to_best(problem, np.random.default_rng(1), tiny, known=known)
     assert best.values[0, 0] == known.values[0, 0]
