@@ -1,4 +1,4 @@
-"""Compiled subnets on a GPU next to PyTorch and ONNX Runtime, at batch 1 and 64.
+"""Compiled subnets on a GPU next to PyTorch, ONNX Runtime and (Vulkan) ncnn, at batch 1 and 64.
 
 Everything is built where there is no GPU, and carried to where there is one; a run fits into ten
 minutes there:
@@ -32,19 +32,22 @@ from gpu_prebuilt import gpu_subnets, networks, prebuild, unpack
 from gpu_runtimes import TURN, available, load
 from nvml import EnergyMeter
 
-TOLERANCE = 1e-4
+from ofa_compile.bundle.verify import tolerance_of
+
 BATCHES = (1, 64)
 ENERGY_SECONDS = 0.7
-CHECKED = ("ours", "torch-graph", "torch-max-autotune", "onnxruntime")
+CHECKED = ("ours", "torch-graph", "torch-max-autotune", "onnxruntime", "ncnn-vulkan")
 
 
 def build(options: argparse.Namespace) -> dict[str, Any]:
     """Build the subnets and pack them."""
+    from ofa_compile.hardware.precision import target_in
     from ofa_compile.hardware.target_spec import load_target
 
+    target = target_in(load_target(options.target), options.precision)
     names = options.only or list(gpu_subnets())
     batches = options.batches or ([1] if options.quick else BATCHES)
-    packed = prebuild(options.prebuild, names, batches, load_target(options.target))
+    packed = prebuild(options.prebuild, names, batches, target)
     say(options, f"{packed}: {packed.stat().st_size / 2**20:.1f} MiB")
     return {"archive_bytes": packed.stat().st_size, "subnets": names, "batches": list(batches)}
 
@@ -69,7 +72,7 @@ def measure(place: Path, facts: Mapping[str, Any], options: argparse.Namespace) 
                 raise
             result["runtimes"][kind] = {"error": f"{type(failure).__name__}: {failure}"[:300]}
             continue
-        if kind == "ours" and not error <= TOLERANCE:
+        if kind == "ours" and not error <= tolerance_of(facts["precision"]):
             message = f"{place}: differs from PyTorch by {error:.2g} of the largest logit"
             raise SystemExit(message)
         runtimes[kind] = runtime
@@ -251,7 +254,8 @@ def main() -> None:
     arguments.add_argument("--run", type=Path, metavar="FOLDER")
     arguments.add_argument("--only", nargs="+", choices=list(gpu_subnets()))
     arguments.add_argument("--batches", nargs="+", type=int)
-    arguments.add_argument("--target", default="cuda", help="name or file")
+    arguments.add_argument("--target", default="cuda", help="name or file, to build for")
+    arguments.add_argument("--precision", default="fp32", choices=["fp32", "fp16"])
     arguments.add_argument("--runtimes", nargs="+", help="some of those that are installed")
     arguments.add_argument("--rounds", type=int, default=9)
     arguments.add_argument("--minutes", type=float, default=9.0)

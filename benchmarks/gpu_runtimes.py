@@ -1,4 +1,4 @@
-"""Networks on a CUDA GPU: ours, PyTorch's in several ways, ONNX Runtime's where it is installed.
+"""Networks on a GPU: ours, PyTorch's in several ways, ONNX Runtime's and ncnn's where installed.
 
 Every runtime tells two times. `device_ms` is without copies of input and output: ours by the
 device's clock, the others' as the mean of many runs queued one behind the other, which favours
@@ -7,6 +7,9 @@ them. `end_to_end_ms` is by the host's clock, from an input in host memory to lo
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sysconfig
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -168,14 +171,8 @@ class OnnxRuntimeOnGpu:
     def __init__(self, place: Path, facts: Mapping[str, Any]) -> None:
         import onnxruntime as ort
 
-        from ofa_compile.export.onnx_export import export_onnx
-
         architecture = Architecture.from_dict(facts["architecture"])
-        model = place / "subnet.onnx"
-        if not model.is_file():
-            subnet = coarse_subnet(architecture, place.parent / "weights.npz")
-            size = architecture.resolution
-            export_onnx(subnet, model, resolution=size, batch=facts["batch"], check=False)
+        model = _exported(place / "subnet.onnx", place, architecture, facts["batch"])
         provider = ("CUDAExecutionProvider", {"enable_cuda_graph": "1", "use_tf32": "0"})
         self._session = ort.InferenceSession(str(model), providers=[provider])
         self._host = images(architecture, facts["batch"])
@@ -216,7 +213,76 @@ class OnnxRuntimeOnGpu:
         del self._session, self._binding
 
 
-def _timed(call: Callable[[], None], repeats: int) -> NDArray[np.float64]:
+class NcnnOnVulkan:
+    """ncnn's Vulkan backend in float32, converted by pnnx.
+
+    It takes single images, so a batch is as many runs one after the other; its time is the host's
+    and holds copies in any case.
+    """
+
+    calls_per_turn = TURN
+
+    def __init__(self, place: Path, facts: Mapping[str, Any]) -> None:
+        import ncnn
+
+        place = place.resolve()  # the converter runs in this folder
+        architecture = Architecture.from_dict(facts["architecture"])
+        param, weights = place / "subnet.ncnn.param", place / "subnet.ncnn.bin"
+        if not weights.is_file():
+            model = _exported(place / "single.onnx", place, architecture, 1)
+            size = architecture.resolution
+            scripts = sysconfig.get_path("scripts")
+            program = shutil.which("pnnx", path=scripts) or shutil.which("pnnx") or "pnnx"
+            files = [f"ncnnparam={param}", f"ncnnbin={weights}"]
+            command = [program, model, f"inputshape=[1,3,{size},{size}]", "fp16=0", *files]
+            subprocess.run(command, check=True, capture_output=True, cwd=place)
+        self._net = ncnn.Net()
+        options = self._net.opt
+        options.use_vulkan_compute = True
+        for name in ("fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_storage"):
+            setattr(options, f"use_{name}", False)
+        self._net.load_param(str(param))
+        self._net.load_model(str(weights))
+        self._names = self._net.input_names()[0], self._net.output_names()[0]
+        self._images = images(architecture, facts["batch"])  # the Mats only refer to them
+        self._inputs = [ncnn.Mat(image) for image in self._images]
+        self.logits()
+
+    def _call(self) -> list[Any]:
+        outputs = []
+        for image in self._inputs:
+            extractor = self._net.create_extractor()
+            extractor.input(self._names[0], image)
+            outputs.append(extractor.extract(self._names[1])[1])
+        return outputs
+
+    def logits(self) -> NDArray[np.float32]:
+        """Run once."""
+        return np.stack([np.array(output, np.float32).ravel() for output in self._call()])
+
+    def device_ms(self, repeats: int) -> NDArray[np.float64]:
+        """Time runs by the host's clock, copies among them."""
+        return _timed(self._call, repeats)
+
+    end_to_end_ms = device_ms
+
+    def close(self) -> None:
+        """Let go of the network."""
+        self._net.clear()
+
+
+def _exported(model: Path, place: Path, architecture: Architecture, batch: int) -> Path:
+    """Return the network as ONNX, written when first wanted."""
+    if not model.is_file():
+        from ofa_compile.export.onnx_export import export_onnx
+
+        subnet = coarse_subnet(architecture, place.parent / "weights.npz")
+        size = architecture.resolution
+        export_onnx(subnet, model, resolution=size, batch=batch, check=False)
+    return model
+
+
+def _timed(call: Callable[[], Any], repeats: int) -> NDArray[np.float64]:
     times = np.empty(repeats)
     for number in range(repeats):
         start = time.perf_counter_ns()
@@ -226,11 +292,13 @@ def _timed(call: Callable[[], None], repeats: int) -> NDArray[np.float64]:
 
 
 def load(kind: str, place: Path, facts: Mapping[str, Any]) -> GpuRuntime:
-    """Load a network: "ours", "onnxruntime", or "torch-HOW" with "-tf32" behind where allowed."""
+    """Load a network: "ours", "onnxruntime", "ncnn-vulkan", or "torch-HOW" ("torch-HOW-tf32")."""
     if kind == "ours":
         return OursOnGpu(place, facts)
     if kind == "onnxruntime":
         return OnnxRuntimeOnGpu(place, facts)
+    if kind == "ncnn-vulkan":
+        return NcnnOnVulkan(place, facts)
     tf32 = kind.endswith("-tf32")
     how = kind.removesuffix("-tf32").removeprefix("torch-")
     return TorchOnGpu(place, facts, how, tf32=tf32)
@@ -252,6 +320,13 @@ def available() -> list[str]:
 
         if "CUDAExecutionProvider" in ort.get_available_providers():
             found.append("onnxruntime")
+    except ImportError:
+        pass
+    try:
+        import ncnn
+
+        if ncnn.get_gpu_count() > 0:
+            found.append("ncnn-vulkan")
     except ImportError:
         pass
     return found

@@ -36,11 +36,10 @@ def test_subnets_agree_with_pytorch_and_the_tools_are_silent(
     assert check_shaders(cache, tmp_path) > 20
 
 
-@pytest.mark.parametrize("name", [n for n in search_spaces() if "cifar" not in n])
 def test_a_subnet_at_full_size(
-    name: str, tmp_path: Path, vulkan: TargetSpec, cache: Cache, rng: np.random.Generator
+    tmp_path: Path, vulkan: TargetSpec, cache: Cache, rng: np.random.Generator
 ) -> None:
-    check_subnets(name, 1, vulkan, tmp_path, cache, rng, resolution=224)
+    check_subnets("ofa_mbv3_d234_e346_k357_w1.0", 1, vulkan, tmp_path, cache, rng, resolution=224)
 
 
 def test_halves(tmp_path: Path, vulkan: TargetSpec, cache: Cache, rng: np.random.Generator) -> None:
