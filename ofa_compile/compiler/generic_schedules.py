@@ -71,7 +71,7 @@ def propose(function: PrimFunc, space: DesignSpace, count: int, *, seed: int) ->
         cost_model=ms.cost_model.RandomModel(),
     )
     candidates = context.generate_measure_candidates() or []
-    traces = [_plain(candidate.sch.trace.as_json()) for candidate in candidates]
+    traces = [plain_trace(candidate.sch.trace) for candidate in candidates]
     return [trace for number, trace in enumerate(traces) if trace not in traces[:number]]
 
 
@@ -97,6 +97,12 @@ def apply_trace(function: PrimFunc, trace: Trace) -> PrimFunc:
     BuildError
         If the trace is not one of this function.
     """
+    (scheduled,) = traced_schedule(function, trace).mod.functions.values()
+    return scheduled
+
+
+def traced_schedule(function: PrimFunc, trace: Trace) -> Any:
+    """Return TVM's schedule of a function after the steps of a trace; raises as `apply_trace`."""
     from tvm.s_tir.schedule import Trace as TvmTrace
 
     schedule = s_tir.Schedule(function)
@@ -105,8 +111,12 @@ def apply_trace(function: PrimFunc, trace: Trace) -> PrimFunc:
     except Exception as err:  # TVM's errors share no class of their own
         msg = f"a tuned schedule does not fit its operator: {str(err)[:200]}"
         raise BuildError(msg, hint="tune again with this version") from err
-    (scheduled,) = schedule.mod.functions.values()
-    return scheduled
+    return schedule
+
+
+def plain_trace(trace: Any) -> Trace:
+    """Turn TVM's trace into JSON values."""
+    return _plain(trace.as_json())  # type: ignore[no-any-return]
 
 
 def _plain(value: Any) -> Any:

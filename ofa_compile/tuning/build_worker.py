@@ -21,10 +21,15 @@ _LINK = ("-shared", "-Wl,--build-id=none")
 
 
 def main() -> None:
-    """Serve `network`, `describe` and `build` requests."""
+    """Serve `network`, `describe`, `propose` and `build` requests."""
     # tvm_ffi imports torch where it is installed, which takes seconds; nothing here needs it.
     sys.modules["torch"] = None  # type: ignore[assignment]
-    handlers = {"network": _network, "describe": _describe, "build": _build}
+    handlers = {
+        "network": _network,
+        "describe": _describe,
+        "propose": _propose,
+        "build": _build,
+    }
     serve(lambda request, reply: handlers[request["do"]](request, reply))
 
 
@@ -50,18 +55,30 @@ def _configs(workload: Workload, request: dict[str, Any]) -> list[dict[str, Any]
     from ofa_compile.compiler.kernel_registry import find_kernel
 
     if isinstance(workload, Generic):
-        from ofa_compile.compiler.generic_schedules import cpu_space, parse_function, propose
-
-        function, seed = parse_function(workload.tir), int(workload.key, 16)
-        space = cpu_space(request["tvm_target"])
-        traces = propose(function, space, request["max_configs"] - 1, seed=seed)
-        return [{}, *({"trace": trace} for trace in traces)]
+        return [{}]  # TVM's plain loops
     kernel = find_kernel(workload)
     return (
         [dict(c) for c in kernel.configs(workload, VectorMachine(**request["machine"]))]
         if kernel
         else []
     )
+
+
+def _propose(request: dict[str, Any], reply: Reply) -> None:
+    """Reply with schedules that MetaSchedule expects to be fast."""
+    from ofa_compile.compiler.generic_schedules import cpu_space, parse_function
+    from ofa_compile.compiler.schedule_search import search
+
+    workload = workload_from_dict(request["workload"])
+    assert isinstance(workload, Generic)
+    traces = search(
+        parse_function(workload.tir),
+        cpu_space(request["tvm_target"]),
+        request["count"],
+        seed=int(workload.key, 16),
+        measured=request["measured"],
+    )
+    reply(configs=[{"trace": trace} for trace in traces])
 
 
 def _build(request: dict[str, Any], reply: Reply) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ from ofa_compile.tuning.database import Config
 from ofa_compile.tuning.full_disk import check_disk
 from ofa_compile.tuning.jobs import BuiltCandidate, BuiltJob, GpuLaunch, Job
 from ofa_compile.tuning.worker import Worker, WorkerFailure
+
+logger = logging.getLogger(__name__)
 
 _MODULES = {
     "cpu": "ofa_compile.tuning.build_worker",
@@ -132,8 +136,30 @@ class BuilderPool:
 
     def _build(self, job: Job) -> BuiltJob:
         start = time.monotonic()
+        job = replace(job, configs=(*job.configs, *self._proposals(job)))
         candidates = self._candidates(job, self._folder / f"job_{next(self._numbers)}")
         return BuiltJob(job, tuple(candidates), time.monotonic() - start)
+
+    def _proposals(self, job: Job) -> list[Config]:
+        """Ask for schedules that MetaSchedule expects to be fast; none if its search fails."""
+        if job.num_proposals == 0:
+            return []
+        request = {
+            "do": "propose",
+            "workload": job.workload.to_dict(),
+            "count": job.num_proposals,
+            "measured": [
+                [record.config["trace"], record.time_us]
+                for record in job.measured
+                if "trace" in record.config
+            ],
+        }
+        try:
+            return self._ask(request)["configs"]  # type: ignore[no-any-return]
+        except (WorkerFailure, TuningError) as err:
+            check_disk(str(err))
+            logger.warning("no schedules for %s: %s", job.workload.kind, err)
+            return []
 
     def _candidates(self, job: Job, folder: Path) -> list[BuiltCandidate]:
         """Build all at once; if that fails, one by one, to find which it is."""

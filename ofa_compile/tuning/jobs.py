@@ -4,20 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
 from ofa_compile.compiler.workload import Workload
-from ofa_compile.tuning.database import Config, LatencyKind, Status
+from ofa_compile.tuning.database import Config, LatencyKind, Status, TuningRecord
 
 
 @dataclass(frozen=True)
 class Job:
-    """Configurations of one workload that are built and measured together."""
+    """Configurations of one workload that are built and measured together.
+
+    Attributes
+    ----------
+    workload
+        What is computed.
+    configs
+        How.
+    num_proposals
+        Further configurations that the builder looks for.
+    measured
+        Records of the workload, to guide it.
+    """
 
     workload: Workload
     configs: tuple[Config, ...]
+    num_proposals: int = 0
+    measured: tuple[TuningRecord, ...] = ()
+
+    @property
+    def num_trials(self) -> int:
+        """Trials it takes, at most."""
+        return len(self.configs) + self.num_proposals
+
+    def limited(self, num_trials: int) -> Job:
+        """Return the same job with so many trials at most."""
+        configs = self.configs[:num_trials]
+        room = min(self.num_proposals, num_trials - len(configs))
+        return replace(self, configs=configs, num_proposals=room)
 
 
 @dataclass(frozen=True)

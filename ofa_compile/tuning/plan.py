@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ofa_compile.compiler.workload import Workload
+from ofa_compile.compiler.workload import Generic, Workload
 from ofa_compile.tuning.database import Config, TuningRecord, TuningResults, config_key
 from ofa_compile.tuning.roofline import Roofline
 
@@ -31,6 +31,11 @@ class Task:
     configs: tuple[Config, ...]
     expected_count: float
 
+    @property
+    def is_searched(self) -> bool:
+        """Whether a search adds configurations, guided by what was measured."""
+        return isinstance(self.workload, Generic) and len(self.configs) == 1
+
 
 @dataclass(frozen=True, kw_only=True)
 class StopRule:
@@ -47,17 +52,12 @@ class StopRule:
     roofline_share: float = 0.95
     max_trials: int = 64
 
-    def remaining(
-        self, task: Task, results: TuningResults, roofline: Roofline
-    ) -> tuple[Config, ...]:
-        """Return the configurations still to try; none when the workload is tuned."""
+    def is_near(self, task: Task, results: TuningResults, roofline: Roofline) -> bool:
+        """Tell whether a workload's best time is close enough to its bound."""
         best = results.best(task.workload)
-        if best is not None and best.time_us is not None and roofline.is_known:
-            is_near = roofline.share(task.workload, best.time_us) >= self.roofline_share
-            if is_near:
-                return ()
-        tried = results.tried(task.workload)
-        return tuple(c for c in task.configs[: self.max_trials] if config_key(c) not in tried)
+        if best is None or best.time_us is None or not roofline.is_known:
+            return False
+        return roofline.share(task.workload, best.time_us) >= self.roofline_share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +108,7 @@ class Plan:
         self.results = results
         self.roofline = roofline
         self.stop = stop or StopRule()
+        self._exhausted: set[Workload] = set()
         for record in results.history:
             self._learn_bounds(record)
         self.tasks = sorted(tasks, key=lambda task: (-self.weight_us(task), task.workload.key))
@@ -128,12 +129,28 @@ class Plan:
         return task.expected_count * (time_us or self.roofline.time_us(task.workload))
 
     def remaining(self, task: Task) -> tuple[Config, ...]:
-        """Return the configurations of a task that are still to be tried."""
-        return self.stop.remaining(task, self.results, self.roofline)
+        """Return the known configurations still to be tried; none when the workload is tuned."""
+        if self.stop.is_near(task, self.results, self.roofline):
+            return ()
+        tried = self.results.tried(task.workload)
+        known = task.configs[: self.stop.max_trials]
+        return tuple(config for config in known if config_key(config) not in tried)
+
+    def num_proposals(self, task: Task) -> int:
+        """Return how many configurations a search may still add."""
+        is_over = not task.is_searched or task.workload in self._exhausted
+        if is_over or self.stop.is_near(task, self.results, self.roofline):
+            return 0
+        num_seen = len(self.results.tried(task.workload)) + len(self.remaining(task))
+        return max(0, self.stop.max_trials - num_seen)
+
+    def close_search(self, workload: Workload) -> None:
+        """Take note that a search has nothing more to propose."""
+        self._exhausted.add(workload)
 
     def coverage(self) -> Coverage:
         """Say how much is tuned, and how long the rest takes."""
-        remaining = [len(self.remaining(task)) for task in self.tasks]
+        remaining = [len(self.remaining(task)) + self.num_proposals(task) for task in self.tasks]
         weights = [self.weight_us(task) for task in self.tasks]
         tuned = sum(weight for weight, left in zip(weights, remaining, strict=True) if not left)
         num_trials = sum(remaining)

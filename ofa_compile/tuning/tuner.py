@@ -23,6 +23,9 @@ logger = logging.getLogger(__name__)
 # Give up when all of the first trials fail: then it is not the candidates' fault.
 _MIN_FOR_GIVING_UP = 12
 
+# Schedules that a search proposes at a time, before it learns how they did.
+_MAX_PROPOSALS = 16
+
 Observer = Callable[[Sequence[TuningRecord]], None]
 
 
@@ -71,6 +74,7 @@ class Tuner:
         self._running: dict[Future[list[TrialResult]], tuple[BuiltJob, float]] = {}
         # On a single core, building would disturb measuring.
         self._takes_turns = _num_cores() == 1
+        self._num_started = 0
         self.num_trials = 0
         self.num_failed = 0
 
@@ -86,20 +90,18 @@ class Tuner:
         """
         start = time.monotonic()
         waiting = deque(self._first_jobs())
-        num_started = 0
         while True:
             while waiting and self._may_build():
-                room = _trials_left(budget, num_started, time.monotonic() - start)
+                room = _trials_left(budget, self._num_started, time.monotonic() - start)
                 if room <= 0:
                     waiting.clear()
                     break
-                job = waiting.popleft()
-                job = Job(job.workload, job.configs[:room])
-                num_started += len(job.configs)
+                job = waiting.popleft().limited(room)
+                self._num_started += job.num_trials
                 self._building[self._builder.submit(job)] = job
             self._start_running()
             if not self._building and not self._running:
-                if _trials_left(budget, num_started, time.monotonic() - start) > 0:
+                if _trials_left(budget, self._num_started, time.monotonic() - start) > 0:
                     # What was measured since may have raised the bound that others stopped near.
                     waiting.extend(self._first_jobs())
                 if not waiting:
@@ -108,22 +110,34 @@ class Tuner:
             pending: list[Future[Any]] = [*self._building, *self._running]
             wait(pending, return_when=FIRST_COMPLETED)
             for building in [future for future in self._building if future.done()]:
-                del self._building[building]
-                self._built.append(building.result())
+                self._take_built(building)
             for running in [future for future in self._running if future.done()]:
                 waiting.extendleft(self._finish(running))
 
     def _first_jobs(self) -> list[Job]:
-        """Return one job per task that is not tuned; the default on its own first."""
-        jobs = []
-        for task in self._plan.tasks:
-            remaining = self._plan.remaining(task)
-            if not remaining:
-                continue
-            has_default = task.configs[0] in remaining
-            configs = (task.configs[0],) if has_default else (task.configs[0], *remaining)
-            jobs.append(Job(task.workload, configs))
-        return jobs
+        """Return one job per task that is not tuned."""
+        return [job for task in self._plan.tasks if (job := self._next_job(task)) is not None]
+
+    def _next_job(self, task: Task) -> Job | None:
+        """Return what a task needs next: the default on its own first; None when it is tuned."""
+        default, remaining = task.configs[0], self._plan.remaining(task)
+        if default in remaining:
+            return Job(task.workload, (default,))
+        if remaining:
+            # The default again: only what is measured side by side compares.
+            return Job(task.workload, (default, *remaining))
+        num_proposals = min(_MAX_PROPOSALS, self._plan.num_proposals(task))
+        if num_proposals == 0:
+            return None
+        measured = tuple(self._plan.results.of(task.workload))
+        return Job(task.workload, (default,), num_proposals, measured)
+
+    def _take_built(self, future: Future[BuiltJob]) -> None:
+        job, built = self._building.pop(future), future.result()
+        self._num_started -= job.num_trials - len(built.candidates)
+        if job.num_proposals and len(built.candidates) == len(job.configs):
+            self._plan.close_search(job.workload)
+        self._built.append(built)
 
     def _may_build(self) -> bool:
         """Whether to start another job: enough to keep everyone busy, and no more."""
@@ -160,9 +174,8 @@ class Tuner:
                 logger.warning("%s with %s: %s", what, how, record.error)
         self._check_failures()
         self._observe(records)
-        remaining = self._plan.remaining(task)
-        # The default again: only what is measured side by side compares.
-        return [Job(task.workload, (task.configs[0], *remaining))] if remaining else []
+        job = self._next_job(task)
+        return [] if job is None else [job]
 
     def _record(
         self, task: Task, config: Config, result: TrialResult, seconds: float

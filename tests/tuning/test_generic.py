@@ -33,6 +33,22 @@ def main(x: T.Buffer((4, 64), "float32"), y: T.Buffer((4, 64), "float32")):
 """
 
 
+PRODUCT = """\
+@T.prim_func(private=True, s_tir=True)
+def main(x: T.Buffer((32, 48), "float32"), w: T.Buffer((48, 32), "float32"),
+         y: T.Buffer((32, 32), "float32")):
+    T.func_attr({"tirx.noalias": True})
+    for i, j, k in T.grid(32, 32, 48):
+        with T.sblock("y"):
+            v_i, v_j, v_k = T.axis.remap("SSR", [i, j, k])
+            T.reads(x[v_i, v_k], w[v_k, v_j])
+            T.writes(y[v_i, v_j])
+            with T.init():
+                y[v_i, v_j] = T.float32(0)
+            y[v_i, v_j] = y[v_i, v_j] + x[v_i, v_k] * w[v_k, v_j]
+"""
+
+
 def save_network(path: Path) -> None:
     """Write a network with one dilated convolution, which no kernel serves."""
     from onnx import TensorProto, helper, numpy_helper, save
@@ -57,22 +73,41 @@ def save_network(path: Path) -> None:
 
 def test_proposals_are_repeatable_and_apply() -> None:
     from ofa_compile.compiler.codegen import compile_object, flat_function
-    from ofa_compile.compiler.generic_schedules import (
-        apply_trace,
-        cpu_space,
-        parse_function,
-        propose,
-    )
+    from ofa_compile.compiler.generic_schedules import apply_trace, cpu_space, parse_function
+    from ofa_compile.compiler.schedule_search import search
 
     function = parse_function(ADD_ONE)
-    traces = propose(function, cpu_space(HOST.tvm_target), 4, seed=5)
+    traces = search(function, cpu_space(HOST.tvm_target), 4, seed=5)
     assert 1 <= len(traces) <= 4
-    assert traces == propose(function, cpu_space(HOST.tvm_target), 4, seed=5)
+    assert traces == search(function, cpu_space(HOST.tvm_target), 4, seed=5)
     assert traces == json.loads(json.dumps(traces))
     scheduled, _ = flat_function(apply_trace(function, traces[0]))
     compile_object({"kernel": scheduled}, HOST.tvm_target)
     with pytest.raises(BuildError, match="does not fit its operator"):
         apply_trace(function, [[["GetSBlock", [], ["nonsense", "main"], ["b0"]]], []])
+
+
+def test_what_was_measured_guides_the_search_and_is_not_proposed_again() -> None:
+    from ofa_compile.compiler.generic_schedules import cpu_space, parse_function
+    from ofa_compile.compiler.schedule_search import search
+
+    function = parse_function(PRODUCT)
+    traces = search(function, cpu_space(HOST.tvm_target), 6, seed=5)
+    assert len(traces) == 6
+    measured = [(trace, 10.0 + number) for number, trace in enumerate(traces[:5])]
+    measured.append((traces[5], None))  # one that failed
+    guided = search(function, cpu_space(HOST.tvm_target), 4, seed=5, measured=measured)
+    assert len(guided) == 4
+    assert not [trace for trace in guided if trace in traces]
+    assert guided == search(function, cpu_space(HOST.tvm_target), 4, seed=5, measured=measured)
+    # Where there is nothing else, nothing is proposed.
+    (only,) = search(parse_function(ADD_ONE), cpu_space(HOST.tvm_target), 4, seed=5)
+    assert (
+        search(
+            parse_function(ADD_ONE), cpu_space(HOST.tvm_target), 4, seed=5, measured=[(only, 1.0)]
+        )
+        == []
+    )
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="builds a shared library")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ofa_compile.compiler.workload import Pointwise, Workload
+from ofa_compile.compiler.workload import Generic, Pointwise, Workload
 from ofa_compile.errors import ArtifactError, TuningError
 from ofa_compile.hardware.target_spec import load_target
 from ofa_compile.tuning.database import Config, LatencyKind, TuningDatabase, TuningResults
@@ -155,6 +155,52 @@ def test_a_bound_raised_later_calls_for_what_was_left_out(tmp_path: Path) -> Non
     tries = [job.configs for job in builder.jobs if job.workload == SMALL]
     assert tries == [CONFIGS[:1], CONFIGS]
     assert plan.coverage().num_trials == 0
+
+
+class SearchingBuilder(FakeBuilder):
+    """Proposes traces with ascending numbers, as many as there are."""
+
+    def __init__(self, num_traces: int) -> None:
+        super().__init__()
+        self.traces = [{"trace": [number]} for number in range(num_traces)]
+
+    def submit(self, job: Job) -> Future[BuiltJob]:
+        self.jobs.append(job)
+        found, self.traces = self.traces[: job.num_proposals], self.traces[job.num_proposals :]
+        configs = (*job.configs, *found)
+        return done(BuiltJob(job, tuple(BuiltCandidate(c) for c in configs), 0.1))
+
+
+class SearchedRunner(FakeRunner):
+    def submit(self, built: BuiltJob) -> Future[list[TrialResult]]:
+        return done([TrialResult("ok", None, 5.0, 0.0) for _ in built.candidates])
+
+
+@pytest.mark.parametrize(
+    ("num_traces", "max_trials", "trials"),
+    [(100, None, [1, 17, 17, 17, 16]), (20, None, [1, 17, 5, 1]), (100, 10, [1, 9])],
+)
+def test_a_search_goes_on_from_what_was_measured(
+    tmp_path: Path, num_traces: int, max_trials: int | None, trials: list[int]
+) -> None:
+    """Batches of 16 beside the default, until 64 are tried or nothing new is found."""
+    database, builder = TuningDatabase(tmp_path / "t.jsonl"), SearchingBuilder(num_traces)
+    plan = make_plan(database, Task(Generic("softmax", "text"), ({},), 1.0))
+    assert plan.coverage().num_trials == 64
+    runner, sizes = SearchedRunner(), list[int]()
+    tuner = Tuner(
+        plan,
+        database,
+        builder,
+        runner,
+        fingerprint="machine",
+        code="code",
+        observe=lambda records: sizes.append(len(records)),
+    )
+    tuner.run(TuningBudget(max_trials=max_trials))
+    assert sizes == trials
+    assert [len(job.measured) for job in builder.jobs][:3] == [0, 1, 17][: len(trials)]
+    assert (plan.coverage().num_trials == 0) == (max_trials is None)
 
 
 def test_failures_are_recorded_and_not_chosen(tmp_path: Path) -> None:
