@@ -256,3 +256,14 @@ def test_base_on_raw_features_equals_the_standardised_fit(variant: str) -> None:
     np.testing.assert_array_equal(restored.predict(batch), base.predict(batch))
     assert metrics.mape(times, base.predict(batch)) < 0.03
     assert fit.scale < 0.05
+
+
+@pytest.mark.parametrize("count", [40, 150])
+def test_two_thirds_of_the_errors_lie_within_one_deviation(count: int) -> None:
+    predictor = LatencyPredictor(SPACE)
+    predictor.fit(*sample(count, 11, noise=0.02))
+    fresh, times = sample(600, 12, noise=0.02)
+    errors = np.abs(metrics.relative_errors(times, predictor.predict(fresh)))
+    promised = predictor.uncertainty(fresh)
+    assert 0.6 < np.mean(errors <= promised) < 0.78
+    assert 0.9 < np.mean(errors <= 2 * promised) < 0.99
