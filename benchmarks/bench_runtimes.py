@@ -161,6 +161,7 @@ def figures_of(name: str, turns: Turns) -> dict[str, Any]:
     return {
         "best_ms": float(turns.ms[name].min()),
         "median_ms": float(np.median(turns.ms[name])),
+        "speedup_best": float(turns.ms[name].min() / turns.ms[Ours.name].min()),
         "speedup_median": float(np.median(ratios)),
         "speedup_16_percent": float(low),
         "speedup_84_percent": float(high),

@@ -3,17 +3,13 @@
 On a shared host a virtual machine's cores may for seconds lie on one physical core, or beside a
 busy neighbour: then everything slows, each runtime by another factor. So the multiply-add peak of
 as many threads as the runtimes have is measured between all turns, and a turn is taken again when
-the peak on either side of it is not near the best seen.
+the peak on either side of it is not near the best seen. What comes and goes between two looks
+stays unseen: with threads, compare the best turns too.
 """
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -74,28 +70,6 @@ class Referee:
         return self._peak.gflops(threads=self._threads)
 
 
-@contextmanager
-def cores_awake(threads: int) -> Iterator[None]:
-    """Keep every core busy with work that yields to any other.
-
-    A virtual core that fell asleep may wake beside another one on the same physical core. Nobody
-    sees that from within but by what both lose, and between two looks it could come and go.
-    """
-    if threads == 1 or not hasattr(os, "SCHED_IDLE"):
-        yield
-        return
-    loops = []
-    for core in os.sched_getaffinity(0):
-        loops.append(subprocess.Popen([sys.executable, "-S", "-c", _IDLE_LOOP]))
-        os.sched_setaffinity(loops[-1].pid, {core})
-    try:
-        yield
-    finally:
-        for loop in loops:
-            loop.kill()
-            loop.wait()
-
-
 def interleave(runtimes: list[Runtime], peak: FmaPeak, rounds: int, threads: int) -> Turns:
     """Give every runtime one turn per round."""
     repeats = {}
@@ -103,12 +77,11 @@ def interleave(runtimes: list[Runtime], peak: FmaPeak, rounds: int, threads: int
         item.time(5)
         repeats[item.name] = max(3, int(TURN_MS / np.median(item.time(5))))
     found: dict[str, list[tuple[float, float]]] = {item.name: [] for item in runtimes}
-    with cores_awake(threads):
-        referee = Referee(peak, threads)
-        for number in range(rounds):
-            # Every second round runs backwards: nobody always follows the same neighbour.
-            for item in runtimes if number % 2 == 0 else reversed(runtimes):
-                found[item.name].append(referee.turn(item, repeats[item.name]))
+    referee = Referee(peak, threads)
+    for number in range(rounds):
+        # Every second round runs backwards: nobody always follows the same neighbour.
+        for item in runtimes if number % 2 == 0 else reversed(runtimes):
+            found[item.name].append(referee.turn(item, repeats[item.name]))
     turns = Turns(retaken=referee.retaken)
     for name, pairs in found.items():
         turns.ms[name], turns.peaks[name] = np.array(pairs).T
