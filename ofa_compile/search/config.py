@@ -69,12 +69,12 @@ class WalkConfig:
     start_size: int = 1024
     walks: int = 16
     num_pairs: int = 24
-    num_triples: int = 24
-    idle_steps: int = 3
+    num_triples: int = 48
+    idle_steps: int = 4
     num_ends: int = 32
     fresh_share: float = 0.3
     mutation_probability: float = 0.1
-    max_evaluations: int = 300_000
+    max_evaluations: int = 360_000
     patience: int = 128
 
 
