@@ -63,7 +63,7 @@ def test_links_for_bionic(notes: Path, tmp_path: Path) -> None:
     for call in (library, program):
         assert "-static" not in call  # bionic's programs are dynamic
         assert "-Wl,-z,max-page-size=16384" in call
-        assert any(word.startswith("kernel_") for word in call)
+        assert any(word.startswith("object_") for word in call)
     assert "-Wl,-soname,libsubnet.so" in library
 
 

@@ -10,8 +10,8 @@ from ofa_compile.hardware.target_spec import load_target
 @pytest.mark.parametrize(
     ("target", "expected"),
     [
-        ("x86-64-avx512", VectorMachine(16, 32, False)),
-        ("x86-64", VectorMachine(8, 16, False)),
+        ("x86-64-avx512", VectorMachine(16, 32, False, "pmadd")),
+        ("x86-64", VectorMachine(8, 16, False, "pmadd")),
         ("cortex-a72", VectorMachine(4, 32, True, "smull")),
     ],
 )

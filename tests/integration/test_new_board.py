@@ -29,14 +29,14 @@ def test_guide_names_only_commands_that_exist(repository: Path) -> None:
     """Every line of the guide, those for a board as well, has options that the commands know."""
     from typer.main import get_command
 
-    from ofa_compile.cli.app import app
+    from ofa_compile.cli.app import make_app
 
     text = (repository / "docs/new-board.md").read_text(encoding="utf-8").replace("\\\n", " ")
     lines = re.findall(r"^(?:\$ )?(ofa-compile .*)$", text, re.MULTILINE)
     assert len(lines) >= 12
     for line in lines:
         words = shlex.split(line, comments=True)[1:]
-        command: Any = get_command(app)
+        command: Any = get_command(make_app())
         if words[0].startswith("-"):
             words.insert(0, "compile")
         while words and hasattr(command, "commands"):

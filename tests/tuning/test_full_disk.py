@@ -32,7 +32,7 @@ serve(handle)
 def test_building_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "full_worker.py").write_text(WORKER, encoding="utf-8")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr(builder, "_MODULE", "full_worker")
+    monkeypatch.setitem(builder._MODULES, "cpu", "full_worker")
     try:
         pool = BuilderPool(HOST, 1, tmp_path)
     except MissingDependencyError as err:

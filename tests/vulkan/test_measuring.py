@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from ofa_compile.errors import DeviceUnavailableError
-from ofa_compile.hardware import gpu_devices
 from ofa_compile.measurement.dataset import LatencyDataset
 from ofa_compile.options import MeasureOptions
 from ofa_compile.workflows.measuring import latency_dataset_path, measure_target
@@ -41,7 +40,7 @@ def test_no_gpu_is_said_before_anything_is_built(
         message = "no GPU"
         raise DeviceUnavailableError(message)
 
-    monkeypatch.setitem(gpu_devices._CHECKS, "cuda", lacks)
+    monkeypatch.setattr("ofa_compile.hardware.cuda_devices.check_cuda", lacks)
     with pytest.raises(DeviceUnavailableError, match="no GPU") as got:
         measure_target(MeasureOptions(target="cuda", space=SPACE, workspace=tmp_path))
     assert got.value.exit_code == 4
