@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bench_runtimes import interleave
 from common import finish, parser, say, summary_of, table
+from fma_peak import PEAK, FmaPeak, build_peak
+from interleaved import interleave
 from peers import OnnxRuntime
 from runtimes import Ours, Runtime
 from subnets import fixed, sampled
@@ -56,6 +57,8 @@ def build(folder: Path, subnets: dict[str, Architecture]) -> None:
     host = load_target("host")
     tuned = tuned_configs(host, default_workspace(host.name))
     rng = np.random.default_rng(0)
+    folder.mkdir(parents=True, exist_ok=True)
+    build_peak(host, folder / PEAK)
     for name, architecture in subnets.items():
         place = folder / name
         if (place / "reference.npz").is_file():
@@ -134,21 +137,9 @@ def compare(name: str, folder: Path, options: argparse.Namespace) -> dict[str, A
     if error > 0.02:
         message = f"{name}: ours differs from the quantised reference by {error:.1e}"
         raise SystemExit(message)
-    times = interleave(loaded, 5 if options.quick else options.rounds)
-    ours = times[NAMES[0]]
-    result = {}
-    for item in loaded:
-        ratios = times[item.name] / ours
-        low, high = np.quantile(ratios, [0.16, 0.84])
-        result[item.name] = {
-            "best_ms": float(times[item.name].min()),
-            "median_ms": float(np.median(times[item.name])),
-            "speedup_median": float(np.median(ratios)),
-            "speedup_16_percent": float(low),
-            "speedup_84_percent": float(high),
-            "rounds_ms": times[item.name].round(5).tolist(),
-        }
-    return {"error": error, "runtimes": result}
+    rounds = 5 if options.quick else options.rounds
+    turns = interleave(loaded, FmaPeak(folder.parent / PEAK), rounds, 1)
+    return {"error": error, "runtimes": {n: turns.against(n, NAMES[0]) for n in turns.ms}}
 
 
 def report(name: str, figures: dict[str, Any], options: argparse.Namespace) -> None:

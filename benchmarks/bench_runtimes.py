@@ -27,8 +27,8 @@ from typing import Any
 
 import numpy as np
 from common import data_folder, finish, parser, say, summary_of, table
-from fma_peak import FmaPeak, build_peak
-from interleaved import Turns, interleave
+from fma_peak import PEAK, FmaPeak, build_peak
+from interleaved import interleave
 from peers import PEERS
 from runtimes import Ours, Runtime, Tensor
 from subnets import fixed, published, sampled
@@ -38,7 +38,6 @@ from ofa_compile.space import Architecture, macs
 # Ours must meet the product's own tolerance; peers may use other algorithms and are only shown.
 TOLERANCE = 1e-4
 NUM_RANDOM = 12
-PEAK = "peak.so"
 
 
 def architectures(options: argparse.Namespace) -> dict[str, Architecture]:
@@ -148,24 +147,9 @@ def compare(
         "resolution": architecture.resolution,
         "peak_gflops": round(float(np.median(peaks)), 1),
         "share_of_peak": round(float(np.median(2 * count / turns.ms[Ours.name] / 1e6 / peaks)), 3),
-        "runtimes": {item: figures_of(item, turns) | {"error": errors[item]} for item in turns.ms},
+        "runtimes": {n: turns.against(n, Ours.name) | {"error": errors[n]} for n in turns.ms},
         "turns_retaken": turns.retaken,
         "load_average": round(os.getloadavg()[0], 2),
-    }
-
-
-def figures_of(name: str, turns: Turns) -> dict[str, Any]:
-    """Return one runtime's times, and by how much ours is faster."""
-    ratios = turns.ms[name] / turns.ms[Ours.name]
-    low, high = np.quantile(ratios, [0.16, 0.84])
-    return {
-        "best_ms": float(turns.ms[name].min()),
-        "median_ms": float(np.median(turns.ms[name])),
-        "speedup_best": float(turns.ms[name].min() / turns.ms[Ours.name].min()),
-        "speedup_median": float(np.median(ratios)),
-        "speedup_16_percent": float(low),
-        "speedup_84_percent": float(high),
-        "rounds_ms": turns.ms[name].round(5).tolist(),
     }
 
 

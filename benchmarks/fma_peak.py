@@ -13,6 +13,7 @@ from ofa_compile.hardware.target_spec import TargetSpec
 from ofa_compile.hardware.toolchain import find_linker
 
 SOURCE = Path(__file__).parent / "fma_peak.c"
+PEAK = "peak.so"
 # About 0.3 ms a call: long enough for the clock, short enough to repeat in every round.
 STEPS = 100_000
 # Threads need about so many repeats more, to overlap for most of the time.
@@ -41,7 +42,7 @@ class FmaPeak:
     def of_target(cls, target: TargetSpec) -> FmaPeak:
         """Compile it for one of this machine's targets and load it."""
         with tempfile.TemporaryDirectory(prefix="ofa-compile-peak-") as folder:
-            library = Path(folder) / "peak.so"
+            library = Path(folder) / PEAK
             build_peak(target, library)
             return cls(library)
 

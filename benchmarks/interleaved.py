@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from fma_peak import FmaPeak
@@ -39,6 +40,20 @@ class Turns:
     ms: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     peaks: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     retaken: int = 0
+
+    def against(self, name: str, ours: str) -> dict[str, Any]:
+        """Return one runtime's times, and by how much ours is faster."""
+        ratios = self.ms[name] / self.ms[ours]
+        low, high = np.quantile(ratios, [0.16, 0.84])
+        return {
+            "best_ms": float(self.ms[name].min()),
+            "median_ms": float(np.median(self.ms[name])),
+            "speedup_best": float(self.ms[name].min() / self.ms[ours].min()),
+            "speedup_median": float(np.median(ratios)),
+            "speedup_16_percent": float(low),
+            "speedup_84_percent": float(high),
+            "rounds_ms": self.ms[name].round(5).tolist(),
+        }
 
 
 class Referee:
