@@ -1,29 +1,28 @@
 """MetaSchedule's search for schedules of operators without a kernel of ours.
 
-Task (`TuneContext`), space generator with its rules for CPUs, evolutionary search, database and
-cost model are MetaSchedule's. A search is made anew for every batch, from all that was measured, so
-nothing of it outlives the process that made it; what is kept are traces and times, in our own
-database. Its builder and runner interfaces are not used: what they are given is one scheduled
-function, which tells neither what is right (every candidate is checked), nor which candidates to
-time in the same rounds, nor the packed weights of a hand-written kernel, and MetaSchedule's records
-have no place for failures.
+Task (`TuneContext`), space generator with its rules, search strategies, database and cost model are
+MetaSchedule's. On CPUs parallel loops are left out: a kernel runs on one thread, and threads share
+the work between kernels' tiles. A guided search is made anew for every batch, from all that was
+measured, so nothing of it outlives the process that made it; what is kept are traces and times, in
+our own database. MetaSchedule's builder and runner interfaces are not used: what they are given is
+one scheduled function, which tells neither what is right (every candidate is checked), nor which
+candidates to time in the same rounds, nor the packed weights of a hand-written kernel, and its
+records have no place for failures.
 """
 
 from __future__ import annotations
 
 import sys
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from ofa_compile.compiler.generic_schedules import (
-    DesignSpace,
-    Trace,
-    plain_trace,
-    traced_schedule,
-)
-from ofa_compile.compiler.tvm_api import PrimFunc
+from ofa_compile.compiler.generic_schedules import Trace, plain_trace, traced_schedule
+from ofa_compile.compiler.tvm_api import PrimFunc, Target
 
+_MAX_VECTOR = 64
+_UNROLL_STEPS = [0, 16, 64, 512]
 # A tenth of MetaSchedule's own: one core proposes 16 candidates in seconds.
 _POPULATION = 64
 _GENERATIONS = 3
@@ -31,6 +30,29 @@ _NEW_SAMPLES = 16
 
 Measured = Sequence[tuple[Trace, float | None]]
 """Traces tried before, and their times in microseconds; None for those that failed."""
+
+
+@dataclass(frozen=True)
+class DesignSpace:
+    """Where schedules come from: MetaSchedule's rules for a kind of machine, and the machine."""
+
+    kind: str
+    target: Target
+    refine: Callable[[Any], Any]
+    """Changes one of its rules, or leaves it as it is."""
+
+
+def cpu_space(tvm_target: Mapping[str, Any]) -> DesignSpace:
+    """Return the space of schedules for one thread of a CPU."""
+    return DesignSpace("llvm", Target({**tvm_target, "num-cores": 1}), _without_threads)
+
+
+def propose(function: PrimFunc, space: DesignSpace, count: int, *, seed: int) -> list[Trace]:
+    """Sample up to `count` different schedules; the same arguments give the same ones."""
+    ms = _meta_schedule()
+    context = _task(function, space, "replay-trace", seed)
+    nothing = ms.database.MemoryDatabase(), ms.cost_model.RandomModel()
+    return _distinct(_candidates(context, count, *nothing))
 
 
 def search(
@@ -56,9 +78,23 @@ def search(
     measured
         What guides it; without, it is random.
     """
-    ms = _meta_schedule()
     known = [trace for trace, _ in measured]
-    context = ms.TuneContext(
+    strategy = _meta_schedule().search_strategy.EvolutionarySearch(
+        population_size=_POPULATION,
+        init_min_unmeasured=_NEW_SAMPLES,
+        genetic_num_iters=_GENERATIONS,
+    )
+    context = _task(function, space, strategy, seed + len(known))
+    experience = _experience(context, function, measured, seed)
+    # The search may pick what is known again.
+    picked = _candidates(context, len(known) + count, *experience)
+    return _distinct([*known, *picked])[len(known) :][:count]
+
+
+def _task(function: PrimFunc, space: DesignSpace, strategy: Any, seed: int) -> Any:
+    """Return MetaSchedule's task: the function, what may be done to it, and how to look."""
+    ms = _meta_schedule()
+    return ms.TuneContext(
         mod=function,
         target=space.target,
         space_generator=ms.space_generator.PostOrderApply(
@@ -66,28 +102,26 @@ def search(
             postprocs=ms.postproc.Postproc.create(space.kind),
             mutator_probs=ms.mutator.Mutator.create(space.kind),
         ),
-        search_strategy=ms.search_strategy.EvolutionarySearch(
-            population_size=_POPULATION,
-            init_min_unmeasured=_NEW_SAMPLES,
-            genetic_num_iters=_GENERATIONS,
-        ),
-        rand_state=1 + (seed + len(known)) % (2**31 - 2),
+        search_strategy=strategy,
+        rand_state=1 + seed % (2**31 - 2),
         num_threads=1,
     )
-    database, cost_model = _experience(context, function, measured, seed)
-    # The search may pick what is known again.
-    num_picked = len(known) + count
+
+
+def _candidates(context: Any, count: int, database: Any, cost_model: Any) -> list[Trace]:
     context.pre_tuning(
-        max_trials=num_picked,
-        num_trials_per_iter=num_picked,
+        max_trials=count,
+        num_trials_per_iter=count,
         design_spaces=context.generate_design_space(),
         database=database,
         cost_model=cost_model,
     )
     candidates = context.generate_measure_candidates() or []
-    traces = [*known, *(plain_trace(candidate.sch.trace) for candidate in candidates)]
-    fresh = [t for number, t in enumerate(traces) if t not in traces[:number]]
-    return fresh[len(known) :][:count]
+    return [plain_trace(candidate.sch.trace) for candidate in candidates]
+
+
+def _distinct(traces: list[Trace]) -> list[Trace]:
+    return [trace for number, trace in enumerate(traces) if trace not in traces[:number]]
 
 
 def _experience(context: Any, function: PrimFunc, measured: Measured, seed: int) -> tuple[Any, Any]:
@@ -114,9 +148,23 @@ def _experience(context: Any, function: PrimFunc, measured: Measured, seed: int)
     return database, cost_model
 
 
+def _without_threads(rule: Any) -> Any:
+    """Leave parallel loops out of a rule for CPUs."""
+    from tvm.s_tir.meta_schedule.schedule_rule import ParallelizeVectorizeUnroll
+
+    if not isinstance(rule, ParallelizeVectorizeUnroll):
+        return rule
+    return ParallelizeVectorizeUnroll(
+        max_jobs_per_core=-1,
+        max_vectorize_extent=_MAX_VECTOR,
+        unroll_max_steps=_UNROLL_STEPS,
+        unroll_explicit=True,
+    )
+
+
 def _meta_schedule() -> Any:
     # TuneContext imports the intrinsics of every accelerator, which parses scripts for twenty
-    # seconds; float32 on a CPU uses none of them.
+    # seconds; what is scheduled here uses none of them.
     sys.modules.setdefault("tvm.s_tir.tensor_intrin", types.ModuleType("tensor_intrin"))
     from tvm.s_tir import meta_schedule
 

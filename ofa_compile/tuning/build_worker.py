@@ -66,8 +66,8 @@ def _configs(workload: Workload, request: dict[str, Any]) -> list[dict[str, Any]
 
 def _propose(request: dict[str, Any], reply: Reply) -> None:
     """Reply with schedules that MetaSchedule expects to be fast."""
-    from ofa_compile.compiler.generic_schedules import cpu_space, parse_function
-    from ofa_compile.compiler.schedule_search import search
+    from ofa_compile.compiler.generic_schedules import parse_function
+    from ofa_compile.compiler.schedule_search import cpu_space, search
 
     workload = workload_from_dict(request["workload"])
     assert isinstance(workload, Generic)

@@ -74,8 +74,9 @@ def _configs(workload: Workload, request: dict[str, Any]) -> list[Config]:
     from ofa_compile.compiler.kernel_registry import find_kernel
 
     if isinstance(workload, Generic):
-        from ofa_compile.compiler.generic_schedules import parse_function, propose
+        from ofa_compile.compiler.generic_schedules import parse_function
         from ofa_compile.compiler.gpu.generic import gpu_space
+        from ofa_compile.compiler.schedule_search import propose
 
         function, seed = parse_function(workload.tir), int(workload.key, 16)
         space = gpu_space(request["tvm_target"])

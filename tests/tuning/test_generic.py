@@ -73,8 +73,8 @@ def save_network(path: Path) -> None:
 
 def test_proposals_are_repeatable_and_apply() -> None:
     from ofa_compile.compiler.codegen import compile_object, flat_function
-    from ofa_compile.compiler.generic_schedules import apply_trace, cpu_space, parse_function
-    from ofa_compile.compiler.schedule_search import search
+    from ofa_compile.compiler.generic_schedules import apply_trace, parse_function
+    from ofa_compile.compiler.schedule_search import cpu_space, search
 
     function = parse_function(ADD_ONE)
     traces = search(function, cpu_space(HOST.tvm_target), 4, seed=5)
@@ -88,8 +88,8 @@ def test_proposals_are_repeatable_and_apply() -> None:
 
 
 def test_what_was_measured_guides_the_search_and_is_not_proposed_again() -> None:
-    from ofa_compile.compiler.generic_schedules import cpu_space, parse_function
-    from ofa_compile.compiler.schedule_search import search
+    from ofa_compile.compiler.generic_schedules import parse_function
+    from ofa_compile.compiler.schedule_search import cpu_space, search
 
     function = parse_function(PRODUCT)
     traces = search(function, cpu_space(HOST.tvm_target), 6, seed=5)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ofa_compile.cache import digest
-from ofa_compile.compiler.generic_schedules import DesignSpace
 from ofa_compile.compiler.plan import Plan, Ref, Step
+from ofa_compile.compiler.schedule_search import DesignSpace
 from ofa_compile.compiler.tvm_api import (
     AllocBuffer,
     IRModule,
