@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from ofa_compile.errors import TuningError
 
@@ -20,3 +22,13 @@ def check_disk(message: str) -> None:
     if os.strerror(errno.ENOSPC) in message:
         msg = f"candidates cannot be built: {message}"
         raise TuningError(msg, hint=f"free space in {tempfile.gettempdir()}")
+
+
+@contextmanager
+def disk_checked() -> Iterator[None]:
+    """Turn an OSError of a full disk into a TuningError; others pass."""
+    try:
+        yield
+    except OSError as error:
+        check_disk(str(error))
+        raise

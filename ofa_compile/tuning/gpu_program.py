@@ -20,7 +20,7 @@ from ofa_compile.compiler.plan import Plan, Ref, Step
 from ofa_compile.compiler.workload import Add
 from ofa_compile.hardware.target_spec import TargetSpec
 from ofa_compile.hardware.toolchain import find_linker
-from ofa_compile.tuning.full_disk import check_disk
+from ofa_compile.tuning.full_disk import disk_checked
 from ofa_compile.tuning.jobs import BuiltCandidate
 
 PREFIX = "ofa_candidates_"
@@ -77,11 +77,8 @@ class CandidateNetworkLinker:
         TuningError
             If the disk is full.
         """
-        try:
+        with disk_checked():
             return self._link(candidates, folder)
-        except OSError as error:
-            check_disk(str(error))
-            raise
 
     def _link(self, candidates: Sequence[BuiltCandidate], folder: Path) -> CandidateNetwork:
         plan, outputs, paths = _plan(candidates)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from ofa_compile.errors import BuildError, TuningError
 from ofa_compile.hardware.gpu_devices import check_gpu
 from ofa_compile.hardware.target_spec import TargetSpec
-from ofa_compile.tuning.database import LatencyKind, Status
+from ofa_compile.tuning.database import Status
 from ofa_compile.tuning.gpu_program import CandidateNetworkLinker
-from ofa_compile.tuning.jobs import BuiltCandidate, BuiltJob, TrialResult
-from ofa_compile.tuning.worker import Worker, WorkerFailure
+from ofa_compile.tuning.jobs import BuiltCandidate, TrialResult
+from ofa_compile.tuning.worker import WorkerFailure
+from ofa_compile.tuning.worker_runner import WorkerRunner
 
 _MODULE = "ofa_compile.tuning.gpu_measure_worker"
 _ROUNDS = 9
@@ -24,7 +24,7 @@ _TIMEOUT_S = 120.0
 _Results = dict[int, TrialResult]
 
 
-class GpuRunner:
+class GpuRunner(WorkerRunner):
     """Runs jobs one after the other in a worker process, which is replaced when it fails.
 
     Parameters
@@ -42,58 +42,32 @@ class GpuRunner:
         If this machine cannot link for the target.
     """
 
-    kind: LatencyKind = "measurement"
-    num_parallel = 1  # more would disturb each other
-
     def __init__(self, target: TargetSpec, *, timeout_s: float = _TIMEOUT_S) -> None:
         check_gpu(target.kind)
         self._linker = CandidateNetworkLinker(target)
         self._timeout_s = timeout_s
-        self._worker = Worker(_MODULE)
-        self._thread = ThreadPoolExecutor(1, "ofa-run")
+        super().__init__(_MODULE)
 
-    def submit(self, built: BuiltJob) -> Future[list[TrialResult]]:
-        """Start running; gives one result per candidate, failures included."""
-        return self._thread.submit(self._run, built)
-
-    def close(self) -> None:
-        """Stop at once, whatever is under way."""
-        self._worker.kill()
-        self._thread.shutdown(cancel_futures=True)
-        self._worker.close()
-
-    def _run(self, built: BuiltJob) -> list[TrialResult]:
-        results: _Results = {
-            number: TrialResult("build", candidate.error)
-            for number, candidate in enumerate(built.candidates)
-            if candidate.error is not None
-        }
-        waiting = [n for n in range(len(built.candidates)) if n not in results]
-        if waiting:
-            found = self._together([built.candidates[n] for n in waiting])
-            results.update({waiting[place]: result for place, result in found.items()})
-        return [results[number] for number in range(len(built.candidates))]
-
-    def _together(self, candidates: Sequence[BuiltCandidate]) -> _Results:
+    def _attempt(self, candidates: list[BuiltCandidate]) -> _Results:
         """Run candidates in one network; if that fails, leave out those that fail alone."""
-        found = self._attempt(candidates)
+        found = self._network(candidates)
         if not isinstance(found, TrialResult):
             return found
         if len(candidates) == 1:
             return {0: found}
         failed: _Results = {}
         for number, candidate in enumerate(candidates):
-            alone = self._attempt([candidate])
+            alone = self._network([candidate])
             result = alone if isinstance(alone, TrialResult) else alone[0]
             if result.status != "ok":
                 failed[number] = result
         rest = [number for number in range(len(candidates)) if number not in failed]
         if not failed or not rest:  # they fail together only
             return failed or dict.fromkeys(range(len(candidates)), found)
-        again = self._together([candidates[number] for number in rest])
+        again = self._attempt([candidates[number] for number in rest])
         return failed | {rest[place]: result for place, result in again.items()}
 
-    def _attempt(self, candidates: Sequence[BuiltCandidate]) -> _Results | TrialResult:
+    def _network(self, candidates: Sequence[BuiltCandidate]) -> _Results | TrialResult:
         """Return the results of candidates, or how the network of all of them failed."""
         with tempfile.TemporaryDirectory(prefix="ofa-candidates-") as folder:
             try:

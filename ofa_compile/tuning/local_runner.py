@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,10 @@ from ofa_compile.compiler.link import runtime_folder
 from ofa_compile.errors import BuildError, DeviceUnavailableError, TuningError
 from ofa_compile.hardware.target_spec import TargetSpec
 from ofa_compile.hardware.toolchain import find_linker
-from ofa_compile.tuning.database import LatencyKind, Status
-from ofa_compile.tuning.jobs import BuiltCandidate, BuiltJob, TrialResult
-from ofa_compile.tuning.worker import Worker, WorkerFailure
+from ofa_compile.tuning.database import Status
+from ofa_compile.tuning.jobs import BuiltCandidate, TrialResult
+from ofa_compile.tuning.worker import WorkerFailure
+from ofa_compile.tuning.worker_runner import WorkerRunner
 
 _MODULE = "ofa_compile.tuning.measure_worker"
 
@@ -38,7 +38,7 @@ class TimingPlan:
     timeout_s: float = 10.0
 
 
-class LocalRunner:
+class LocalRunner(WorkerRunner):
     """Runs jobs one after the other in a worker process, which is replaced when it fails.
 
     Parameters
@@ -56,9 +56,6 @@ class LocalRunner:
         If this machine cannot run the target's code.
     """
 
-    kind: LatencyKind = "measurement"
-    num_parallel = 1  # more would disturb each other
-
     def __init__(self, target: TargetSpec, folder: Path, timing: TimingPlan | None = None) -> None:
         if not target.is_native:
             msg = f"this machine cannot run code for {target.name}, so it cannot tune for it"
@@ -66,31 +63,7 @@ class LocalRunner:
         self._timing = timing or TimingPlan()
         self._l2_bytes = target.core.l2_bytes
         self._timer = _compile_timer(target, folder)
-        self._worker = Worker(_MODULE)
-        self._thread = ThreadPoolExecutor(1, "ofa-run")
-
-    def submit(self, built: BuiltJob) -> Future[list[TrialResult]]:
-        """Start running; gives one result per candidate, failures included."""
-        return self._thread.submit(self._run, built)
-
-    def close(self) -> None:
-        """Stop at once, whatever is under way."""
-        self._worker.kill()
-        self._thread.shutdown(cancel_futures=True)
-        self._worker.close()
-
-    def _run(self, built: BuiltJob) -> list[TrialResult]:
-        """Run until every candidate has a result: one that fails is out, the others go on."""
-        results: dict[int, TrialResult] = {
-            number: TrialResult("build", candidate.error)
-            for number, candidate in enumerate(built.candidates)
-            if candidate.error is not None
-        }
-        while len(results) < len(built.candidates):
-            waiting = [n for n in range(len(built.candidates)) if n not in results]
-            found = self._attempt([built.candidates[n] for n in waiting])
-            results.update({waiting[place]: result for place, result in found.items()})
-        return [results[number] for number in range(len(built.candidates))]
+        super().__init__(_MODULE)
 
     def _attempt(self, candidates: list[BuiltCandidate]) -> dict[int, TrialResult]:
         """Run candidates together; if the worker fails, return the one it failed on."""

@@ -15,7 +15,7 @@ from ofa_compile.compiler.link import runtime_folder
 from ofa_compile.errors import BuildError
 from ofa_compile.hardware.target_spec import TargetSpec
 from ofa_compile.hardware.toolchain import find_linker
-from ofa_compile.tuning.full_disk import check_disk
+from ofa_compile.tuning.full_disk import check_disk, disk_checked
 from ofa_compile.tuning.jobs import BuiltCandidate, TrialResult
 from ofa_compile.tuning.layout import OUTPUT, TOLERANCE, lay_out
 from ofa_compile.tuning.race import relative_times
@@ -73,11 +73,8 @@ class CandidateLinker:
         TuningError
             If the disk is full.
         """
-        try:
+        with disk_checked():
             return self._link(candidates, folder)
-        except OSError as error:
-            check_disk(str(error))
-            raise
 
     def _link(self, candidates: Sequence[BuiltCandidate], folder: Path) -> CandidateProgram:
         arrays = _Arrays()
