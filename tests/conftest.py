@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+
+if TYPE_CHECKING:
+    from ofa_compile.hardware.target_spec import TargetSpec
 
 SEED = 20_191_129
 # The first version whose WASI needs no flag.
@@ -90,6 +95,24 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     patch.setenv("OFA_COMPILE_CACHE", str(tmp_path_factory.mktemp("cache")))
     for name in ("OFA_COMPILE_TARGET", "OFA_COMPILE_WORKSPACE"):
         patch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def runnable() -> Callable[[TargetSpec], TargetSpec]:
+    """Return what passes a target on if this machine links and runs for it, and skips if not."""
+    from ofa_compile.errors import MissingDependencyError
+    from ofa_compile.hardware.toolchain import find_emulator, find_linker
+
+    def check(target: TargetSpec) -> TargetSpec:
+        try:
+            find_linker(target)
+            if not target.is_native:
+                find_emulator(target)
+        except MissingDependencyError as err:
+            pytest.skip(f"{err}; {err.hint}")
+        return target
+
+    return check
 
 
 @pytest.fixture

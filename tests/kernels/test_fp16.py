@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +23,8 @@ from ofa_compile.compiler.workload import (
     ScaleWeights,
     Workload,
 )
-from ofa_compile.errors import MissingDependencyError
 from ofa_compile.hardware.precision import target_in
 from ofa_compile.hardware.target_spec import TargetSpec, load_target
-from ofa_compile.hardware.toolchain import find_emulator, find_linker
 from ofa_compile.tuning.references import make_case
 
 pytestmark = pytest.mark.arm64
@@ -34,15 +33,8 @@ TOLERANCE = 8e-3
 
 
 @pytest.fixture(scope="module")
-def target() -> TargetSpec:
-    found = target_in(load_target("cortex-a76"), "fp16")
-    try:
-        find_linker(found)
-        if not found.is_native:
-            find_emulator(found)
-    except MissingDependencyError as err:
-        pytest.skip(str(err))
-    return found
+def target(runnable: Callable[[TargetSpec], TargetSpec]) -> TargetSpec:
+    return runnable(target_in(load_target("cortex-a76"), "fp16"))
 
 
 def half_case(workload: Workload, rng: np.random.Generator) -> Int8Case:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,10 @@ from ofa_compile.bundle.preprocess import Preprocessing
 from ofa_compile.cache import Cache
 from ofa_compile.compiler.build import compile_onnx
 from ofa_compile.compiler.int8.prepare import Calibration, given_images, quantised_logits
-from ofa_compile.errors import MissingDependencyError, TargetSpecError, UserInputError
+from ofa_compile.errors import TargetSpecError, UserInputError
 from ofa_compile.hardware.precision import target_in
 from ofa_compile.hardware.target_spec import TargetSpec, load_target
-from ofa_compile.hardware.toolchain import find_emulator, find_linker
+from ofa_compile.hardware.toolchain import find_emulator
 
 Images = NDArray[np.float32]
 
@@ -39,16 +40,11 @@ def int8_host() -> TargetSpec:
         *(pytest.param(n, marks=pytest.mark.arm64) for n in ("cortex-a76", "cortex-a53")),
     ]
 )
-def target(request: pytest.FixtureRequest) -> TargetSpec:
+def target(
+    request: pytest.FixtureRequest, runnable: Callable[[TargetSpec], TargetSpec]
+) -> TargetSpec:
     """Return cores with dot products of uint8 and int8, of int16, of int8, and without any."""
-    found = target_in(load_target(request.param), "int8")
-    try:
-        find_linker(found)
-        if not found.is_native:
-            find_emulator(found)
-    except MissingDependencyError as err:
-        pytest.skip(str(err))
-    return found
+    return runnable(target_in(load_target(request.param), "int8"))
 
 
 def test_the_binary_is_the_reference(
