@@ -47,16 +47,15 @@ class Runtime:
     libraries: tuple[str, ...]
 
 
+_ON_CPU = ("ofa_call.c", "ofa_pages.c", "ofa_run.c", "ofa_session.c", "ofa_weights.c")
+
 CPU_RUNTIME = Runtime(
-    sources=("ofa_call.c", "ofa_pool.c", "ofa_run.c", "ofa_session.c", "ofa_weights.c"),
+    sources=(*_ON_CPU, "ofa_pool.c"),
     has_static_executable=True,
     embeds_objects=False,
     libraries=("-lm",),
 )
-SINGLE_THREAD_RUNTIME = replace(
-    CPU_RUNTIME,
-    sources=("ofa_call.c", "ofa_no_pool.c", "ofa_run.c", "ofa_session.c", "ofa_weights.c"),
-)
+SINGLE_THREAD_RUNTIME = replace(CPU_RUNTIME, sources=(*_ON_CPU, "ofa_no_pool.c"))
 
 
 def _gpu_runtime(*sources: str) -> Runtime:

@@ -10,9 +10,7 @@
 #include "ofa_call.h"
 #include "ofa_lock.h"
 #include "ofa_network.h"
-
-/* Kernels use aligned vector loads of up to one cache line. */
-#define ALIGNMENT 64u
+#include "ofa_pages.h"
 
 static struct {
     ofa_lock lock;
@@ -22,7 +20,7 @@ static struct {
     int threads;
 } session = {.lock = OFA_UNLOCKED, .threads = 1};
 
-static size_t round_up(size_t bytes) { return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT; }
+static size_t round_up(size_t bytes) { return (bytes + OFA_ALIGNMENT - 1) / OFA_ALIGNMENT * OFA_ALIGNMENT; }
 
 static void drop_pool(void) {
     if (session.pool != NULL && session.pool_owner == ofa_process()) ofa_pool_destroy(session.pool);
@@ -34,9 +32,8 @@ static int prepare(void) {
     if (session.memory == NULL) {
         size_t bytes =
             round_up(OFA_NETWORK.arena_bytes) + round_up(ofa_input_bytes(&OFA_NETWORK)) + round_up(ofa_output_bytes(&OFA_NETWORK));
-        void *memory = NULL;
-        if (posix_memalign(&memory, ALIGNMENT, bytes) != 0) return OFA_OUT_OF_MEMORY;
-        session.memory = memory;
+        session.memory = ofa_pages(bytes);
+        if (session.memory == NULL) return OFA_OUT_OF_MEMORY;
         ofa_weights_move(&OFA_NETWORK);
     }
     if (session.pool != NULL && session.pool_owner != ofa_process()) session.pool = NULL;
@@ -58,7 +55,7 @@ static int run_locked(const float *input, float *output, int warmup, int repeats
     /* The output is always written to our own memory: it may overlap the input. */
     unsigned char *result = copy + round_up(ofa_input_bytes(&OFA_NETWORK));
     const float *source = input;
-    if ((uintptr_t)input % ALIGNMENT != 0) {
+    if ((uintptr_t)input % OFA_ALIGNMENT != 0) {
         memcpy(copy, input, ofa_input_bytes(&OFA_NETWORK));
         source = (const float *)(const void *)copy;
     }

@@ -16,7 +16,7 @@ from ofa_compile.bundle.preprocess import Preprocessing
 
 RUNTIME = Path(ofa_compile.runtime.__file__).parent
 STUB = Path(__file__).parent / "stub_network.c"
-SESSION_SOURCES = ("ofa_call.c", "ofa_session.c", "ofa_weights.c")
+SESSION_SOURCES = ("ofa_call.c", "ofa_pages.c", "ofa_session.c", "ofa_weights.c")
 EXECUTABLE_SOURCES = (
     "main.c",
     "options.c",
