@@ -17,13 +17,7 @@ from typing import Any
 from ofa_compile.errors import MeasurementError, OfaCompileError
 from ofa_compile.hardware.target_spec import TargetSpec
 from ofa_compile.measurement.dataset import CacheState, LatencyDataset, LatencyRecord, Role
-from ofa_compile.measurement.latency import (
-    LoadedSeveralTimes,
-    Reference,
-    Runner,
-    TimingConfig,
-    measure_latency,
-)
+from ofa_compile.measurement.latency import Reference, Runner, TimingConfig, measure_latency
 from ofa_compile.measurement.machine import machine_facts
 from ofa_compile.measurement.sample_log import SampleLog
 from ofa_compile.progress import ProgressCallback, no_progress
@@ -34,8 +28,6 @@ logger = logging.getLogger(__name__)
 
 Builder = Callable[[Architecture, Path], Runner]
 
-NUM_REFERENCES = 3
-"""How often the reference network is loaded (see `LoadedSeveralTimes`)."""
 # Give up when this share of at least so many subnets failed: the target itself is broken then.
 _MAX_FAILED_SHARE = 0.5
 _MIN_FOR_SHARE = 6
@@ -166,13 +158,7 @@ class _Session:
         config, log = self.log.config, self.log
         pins = config.pins_core and config.threads == 1
         with _pinned() if pins else contextlib.nullcontext():  # noqa: SIM117 - order matters
-            with contextlib.ExitStack() as stack:
-                runner = LoadedSeveralTimes(
-                    [
-                        stack.enter_context(self._built(log.reference_architecture))
-                        for _ in range(NUM_REFERENCES)
-                    ]
-                )
+            with self._built(log.reference_architecture) as runner:
                 self._reference = Reference(runner, anchor_ms=log.anchor_ms, config=config.timing)
                 if log.anchor_ms is None:
                     log.write_anchor(self._reference.anchor_ms, machine_facts())

@@ -17,6 +17,7 @@ from ofa_compile.compiler.int8.prepare import calibration_for_timing
 from ofa_compile.errors import DeviceUnavailableError, UserInputError
 from ofa_compile.hardware.target_spec import TargetSpec
 from ofa_compile.measurement.dataset import CacheState
+from ofa_compile.measurement.latency import LoadedSeveralTimes
 from ofa_compile.space.architecture import Architecture
 from ofa_compile.space.registry import search_space
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 # Larger than the last-level cache of most single sockets' share per core.
 _FLUSH_BYTES = 64 * 2**20
 _PREFIX = "ofa_measured_"
+# In how many places of memory a subnet is timed.
+_PLACES = 3
 
 
 class NativeRunner:
@@ -116,15 +119,19 @@ class NativeBuilder:
         self._run_options: dict[str, Any] = {"threads": threads, "cache_state": cache_state}
         self._ahead, self._batch = ahead, batch
 
-    def __call__(self, architecture: Architecture, folder: Path) -> NativeRunner:
+    def __call__(self, architecture: Architecture, folder: Path) -> LoadedSeveralTimes:
         """Return a runner of a subnet; `folder` is empty and lives as long."""
-        ahead, library = self._path_ahead(architecture), folder / "libsubnet.so"
-        if ahead is not None and ahead.is_file():
-            # A copy has pages of its own, wherever else the library is loaded.
-            shutil.copyfile(ahead, library)
-        else:
+        library = self._path_ahead(architecture)
+        if library is None or not library.is_file():
             library = self._build(architecture, folder)
-        return NativeRunner(NativeLibrary(library, _PREFIX), **self._run_options)
+        return LoadedSeveralTimes(
+            [self._loaded(library, folder / f"place-{n}.so") for n in range(_PLACES)]
+        )
+
+    def _loaded(self, library: Path, copy: Path) -> NativeRunner:
+        # A copy has pages of its own, wherever else the library is loaded.
+        shutil.copyfile(library, copy)
+        return NativeRunner(NativeLibrary(copy, _PREFIX), **self._run_options)
 
     def build_ahead(self, architecture: Architecture, folder: Path) -> bool:
         """Put a subnet's library into the folder for it; False if it is there already.

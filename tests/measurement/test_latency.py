@@ -129,12 +129,26 @@ def test_confidence_interval_covers_the_median() -> None:
 def test_a_network_loaded_several_times_takes_turns() -> None:
     class Place:
         def __init__(self, ms: float) -> None:
-            self.ms = ms
+            self.ms, self.is_closed = ms, False
+            self.asked: list[int] = []
 
         def time(self, repeats: int) -> np.ndarray:
+            self.asked.append(repeats)
             return np.full(repeats, self.ms)
 
-    several = LoadedSeveralTimes([Place(1.0), Place(2.0), Place(3.0)])
-    assert several.time(7).tolist() == [1.0, 1.0, 1.0, 2.0, 2.0, 3.0, 3.0]
-    assert several.time(1).tolist() == [1.0]
+        def close(self) -> None:
+            self.is_closed = True
+
+    places = [Place(1.0), Place(2.0), Place(3.0)]
+    several = LoadedSeveralTimes(places)
+    assert [several.time(2).tolist() for _ in range(4)] == [
+        [1.0] * 2,
+        [2.0] * 2,
+        [3.0] * 2,
+        [1.0] * 2,
+    ]
+    # A run that is not counted comes first.
+    assert places[0].asked == [1, 2, 1, 2]
     assert Reference(several, config=TimingConfig(round_ms=30)).anchor_ms == 2.0
+    several.close()
+    assert all(place.is_closed for place in places)

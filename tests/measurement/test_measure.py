@@ -11,7 +11,7 @@ from ofa_compile.hardware.target_spec import load_target
 from ofa_compile.measurement.dataset import LatencyDataset
 from ofa_compile.measurement.latency import TimingConfig
 from ofa_compile.measurement.machine import machine_facts, tool_versions
-from ofa_compile.measurement.measure import NUM_REFERENCES, MeasureConfig, measure_subnets
+from ofa_compile.measurement.measure import MeasureConfig, measure_subnets
 from ofa_compile.measurement.sampling import choose_architectures, reference_architecture
 from ofa_compile.predictors.estimate import LatencyEstimator
 from ofa_compile.space.architecture import Architecture
@@ -117,7 +117,7 @@ def test_interrupted_run_loses_only_the_subnet_in_flight(dataset: LatencyDataset
     build = device.build
 
     def interrupt(architecture: Architecture, folder: Path) -> Device.Run:
-        if len(device.built) == NUM_REFERENCES + 3:
+        if len(device.built) == 4:
             raise KeyboardInterrupt
         return build(architecture, folder)
 
@@ -137,7 +137,7 @@ def test_some_are_measured_once_more_at_the_end(dataset: LatencyDataset) -> None
     device = Device()
     report = run(device, dataset, num_repeats=2)
     assert (report.num_measured, report.num_total) == (7, 5)  # type: ignore[attr-defined]
-    assert device.built[NUM_REFERENCES:] == [*wanted(5), *wanted(2)]
+    assert device.built[1:] == [*wanted(5), *wanted(2)]
     assert [r.architecture for r in dataset.records(role="repeat")] == wanted(2)
     assert len(dataset.records()) == 5
     assert run(device, dataset, num_repeats=3).num_measured == 1  # type: ignore[attr-defined]
@@ -147,7 +147,7 @@ def test_failures_are_recorded_and_tried_once_more(dataset: LatencyDataset) -> N
     probe = Device()
     run(probe, LatencyDataset(dataset.path.with_name("other")), 5)
     device = Device()
-    device.broken = {probe.built[NUM_REFERENCES + 1].hash}
+    device.broken = {probe.built[2].hash}
     assert run(device, dataset).num_failed == 1  # type: ignore[attr-defined]
     failed = [record for record in dataset if record.status == "failed"]
     assert failed[0].error == "BuildError: the linker is on strike"
@@ -162,7 +162,7 @@ def test_gives_up_when_everything_fails(dataset: LatencyDataset) -> None:
     device.is_all_broken = True
     with pytest.raises(MeasurementError, match="6 of 6 subnets failed"):
         run(device, dataset, 20)
-    assert len(device.built) == NUM_REFERENCES + 6
+    assert len(device.built) == 7
 
 
 def test_other_conditions_do_not_count(dataset: LatencyDataset) -> None:
