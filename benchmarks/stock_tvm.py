@@ -8,6 +8,10 @@ from typing import Any
 
 from ofa_compile.hardware.target_spec import load_target
 
+# MetaSchedule's own 30 s are spent on imports where anything else runs on the machine; a worker
+# that is killed imports anew, and no candidate is ever built.
+_TIMEOUT_S = 300.0
+
 
 def build_stock_tvm(onnx_file: Path, library: Path, *, trials: int = 0, threads: int = 1) -> None:
     """Build a Relax library with default schedules, or tuned by MetaSchedule with `trials`.
@@ -34,12 +38,14 @@ def _target(threads: int) -> dict[str, Any]:
 
 def _tuned(module: Any, target: Any, trials: int) -> Any:
     from tvm import relax
-    from tvm.s_tir.meta_schedule import relax_integration
+    from tvm.s_tir.meta_schedule import builder, relax_integration, runner
 
     fused = relax.get_pipeline("zero")(module)
     with tempfile.TemporaryDirectory(prefix="ofa-compile-tvm-") as folder:
         database = relax_integration.tune_relax(
-            fused, {}, target, folder, max_trials_global=trials, num_trials_per_iter=16
-        )
+            fused, {}, target, folder, max_trials_global=trials, num_trials_per_iter=16,
+            builder=builder.LocalBuilder(max_workers=1, timeout_sec=_TIMEOUT_S),
+            runner=runner.LocalRunner(timeout_sec=_TIMEOUT_S),
+        )  # fmt: skip
         with database:
             return relax.transform.MetaScheduleApplyDatabase()(fused)
