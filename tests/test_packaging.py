@@ -84,6 +84,8 @@ def test_wheel_declares_the_command_and_the_pins(wheel: Path) -> None:
         entry = next(n for n in names if n.endswith(".dist-info/entry_points.txt"))
         metadata = next(n for n in names if n.endswith(".dist-info/METADATA"))
         assert b"ofa-compile = ofa_compile.__main__:main" in archive.read(entry)
+        # TVM finds our Vulkan by it.
+        assert b"[tvm.backends]\nofa_vulkan = ofa_compile" in archive.read(entry)
         text = archive.read(metadata).decode()
     assert "Requires-Dist: apache-tvm-ffi==0.1.14.post0" in text
     assert "License-Expression: Apache-2.0 AND GPL-2.0-or-later" in text

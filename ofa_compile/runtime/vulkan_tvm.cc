@@ -13,6 +13,7 @@
 #include <cstring>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -100,7 +101,7 @@ class VulkanDeviceAPI final : public runtime::DeviceAPI {
     if (bytes == 0) return;
     bool is_up = from_device.device_type == kDLCPU, is_down = to_device.device_type == kDLCPU;
     Gpu& gpu = GetGpu(is_up ? to_device.device_id : from_device.device_id);
-    Guard guard(gpu.lock);
+    std::unique_lock<std::recursive_mutex> guard(gpu.lock);
     auto* source = static_cast<const Buffer*>(from);
     auto* target = static_cast<Buffer*>(to);
     if (is_up) {
@@ -112,6 +113,7 @@ class VulkanDeviceAPI final : public runtime::DeviceAPI {
     } else {
       std::vector<char> host(bytes);
       gpu.Download(source, from_offset, host.data(), bytes);
+      guard.unlock();  // two locks at a time could wait for each other
       Gpu& other = GetGpu(to_device.device_id);
       Guard other_guard(other.lock);
       other.Upload(host.data(), target, to_offset, bytes);
@@ -135,6 +137,7 @@ class Kernel {
   std::vector<uint32_t> parameters;  // ParameterKind
   std::vector<uint32_t> launch;      // 0-2: the grid's extent in x, y, z; else ignored
   bool is_folded = false;            // whether a grid that is too wide may go on in z
+  bool needs_halves = false;         // whether it computes in float16
 
   ~Kernel() {
     for (auto& [number, p] : pipelines_) {
@@ -174,9 +177,16 @@ class Kernel {
     return static_cast<uint32_t>(std::count(parameters.begin(), parameters.end(), kBuffer));
   }
 
+  /* The lock of one device does not keep threads of another out of the map. */
+  Pipeline& Slot(int number) {
+    std::lock_guard<std::mutex> guard(lock_);
+    return pipelines_[number];
+  }
+
   const Pipeline& GetPipeline(Gpu& gpu, int number) {
-    Pipeline& p = pipelines_[number];
+    Pipeline& p = Slot(number);
     if (p.pipeline != 0) return p;
+    if (needs_halves && !gpu.d.has_halves) Check(GPU_NO_HALVES);
     uint32_t count = NumBuffers();
     if (count > gpu.d.properties.limits.maxPerStageDescriptorStorageBuffers || count > kMaxBuffers)
       Check(GPU_UNSUITABLE);
@@ -275,6 +285,7 @@ class Kernel {
     gpu.d.vk.CmdDispatch(commands, grid[0], grid[1], grid[2]);
   }
 
+  std::mutex lock_;
   std::map<int, Pipeline> pipelines_;
 };
 
@@ -314,7 +325,7 @@ class VulkanModule final : public ffi::ModuleObj {
  public:
   explicit VulkanModule(std::string data) : data_(std::move(data)) {
     Reader reader(data_);
-    if (reader.Bytes() != "ofa-vulkan-1")
+    if (reader.Bytes() != "ofa-vulkan-2")
       TVM_FFI_THROW(ValueError) << "this is no Vulkan module of this version";
     uint32_t count = reader.Word();
     for (uint32_t i = 0; i < count; ++i) {
@@ -323,6 +334,7 @@ class VulkanModule final : public ffi::ModuleObj {
       kernel->parameters = reader.Words();
       kernel->launch = reader.Words();
       kernel->is_folded = reader.Word() != 0;
+      kernel->needs_halves = reader.Word() != 0;
       source_ += reader.Bytes();
       kernel->spirv = reader.Bytes();
       kernels_[name] = kernel;

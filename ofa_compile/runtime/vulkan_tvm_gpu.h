@@ -6,6 +6,7 @@
 #include <tvm/runtime/device_api.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <map>
 #include <memory>
@@ -30,8 +31,22 @@ constexpr VkFlags kWork = VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | VK_PIPELINE_STA
 constexpr VkFlags kWrites = VK_ACCESS_SHADER_WRITE_BIT | VK_ACCESS_TRANSFER_WRITE_BIT;
 constexpr VkFlags kReads = VK_ACCESS_SHADER_READ_BIT | VK_ACCESS_TRANSFER_READ_BIT;
 
+/* Texts about bundles, where they do not fit users of TVM, are replaced. */
+const char* Explain(int code) {
+  switch (code) {
+    case GPU_DEVICE_LOST:
+      return gpu_explain(code,
+                         "the Vulkan device was lost, by a hang or a reset, and all that was in its "
+                         "memory; start this process again");
+    case GPU_NO_HALVES:
+      return "the Vulkan device does not compute in float16; choose another (OFA_VULKAN_DEVICE), or "
+             "compile for float32";
+    default: return vulkan_explain(code);
+  }
+}
+
 void Check(int code) {
-  if (code != 0) TVM_FFI_THROW(RuntimeError) << vulkan_explain(code);
+  if (code != 0) TVM_FFI_THROW(RuntimeError) << Explain(code);
 }
 
 struct Buffer {
@@ -43,8 +58,18 @@ struct Buffer {
 /* A device and what is recorded for it but not yet submitted. */
 class Gpu {
  public:
+  /* TVM knows devices by number. Number 0, which is what its tuners take, is the one that
+   * OFA_VULKAN_DEVICE names, as it is for bundles; otherwise numbers are the loader's. */
   explicit Gpu(int number) {
-    Check(vulkan_open(&d, std::to_string(number).c_str(), false));
+    const char* named = number == 0 ? getenv("OFA_VULKAN_DEVICE") : nullptr;
+    bool is_named = named != nullptr && *named != '\0';
+    std::string wanted = is_named ? named : std::to_string(number);
+    int code = vulkan_open(&d, wanted.c_str(), true);
+    if (code == GPU_NO_HALVES) code = vulkan_open(&d, wanted.c_str(), false);
+    if (code == GPU_UNKNOWN_DEVICE && !is_named)
+      TVM_FFI_THROW(RuntimeError) << "this machine has no Vulkan device " << number
+                                  << "; vulkaninfo --summary lists those that it has";
+    Check(code);
     Check(vulkan_allocate_commands(&d, &commands_));
   }
 

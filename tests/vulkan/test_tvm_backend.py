@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tvm_kernels import exponentials
 
 from ofa_compile.compiler.tvm_api import relax, s_tir, tvm
-from ofa_compile.compiler.vulkan import tvm_backend
+from ofa_compile.compiler.vulkan import tvm_plugin
+from ofa_compile.errors import MissingDependencyError
 
 pytestmark = [
     pytest.mark.vulkan,
@@ -18,32 +21,12 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def target() -> Any:
-    tvm_backend.autoload()
-    return tvm_backend.vulkan_target()
-
-
-def scheduled(size: int, dtype: str = "float32") -> Any:
-    """Return `y = exp(x) + 1`, 64 threads a workgroup."""
-    te = tvm.te
-    x = te.placeholder((size,), dtype, name="x")
-    one = tvm.tirx.const(1, dtype)
-    y = te.compute((size,), lambda i: te.exp(x[i]) + one, name="y")
-    schedule = s_tir.Schedule(te.create_prim_func([x, y]))
-    (loop,) = schedule.get_loops(schedule.get_sblock("y"))
-    outer, inner = schedule.split(loop, [None, 64])
-    schedule.bind(outer, "blockIdx.x")
-    schedule.bind(inner, "threadIdx.x")
-    return schedule.mod
-
-
 def test_compile_export_load_and_time(
-    target: Any, tmp_path: Path, rng: np.random.Generator
+    tvm_target: Any, tmp_path: Path, rng: np.random.Generator
 ) -> None:
     # More than 65,535 workgroups, and not a multiple of them: the grid is folded.
     size = 66_000 * 64
-    executable = tvm.compile(scheduled(size), target=target)
+    executable = tvm.compile(exponentials(size), target=tvm_target)
     path = tmp_path / "kernel.so"
     executable.export_library(str(path))
     library = tvm.runtime.load_module(str(path))
@@ -56,19 +39,45 @@ def test_compile_export_load_and_time(
     assert library.time_evaluator("main", device, number=1, repeat=1)(x, y).mean > 0
 
 
-@pytest.mark.usefixtures("target")  # which builds the plug-in
+@pytest.mark.usefixtures("tvm_target")  # which builds the plug-in
 def test_devices_that_exist() -> None:
     assert tvm.device("vulkan", 0).exist
     assert not tvm.device("vulkan", 97).exist
 
 
-def test_types_that_need_a_feature_are_refused(target: Any) -> None:
+@pytest.mark.parametrize("has_scalar", [False, True])
+def test_types_that_devices_may_lack_are_refused(tvm_target: Any, has_scalar: bool) -> None:
     # TVM passes errors on under a type of its own.
-    with pytest.raises(RuntimeError, match="works on float16"):
-        tvm.compile(scheduled(128, "float16"), target=target)
+    with pytest.raises(RuntimeError, match="works on float64; Vulkan code here takes float32, fl"):
+        tvm.compile(exponentials(128, "float64", has_scalar=has_scalar), target=tvm_target)
 
 
-def test_a_damaged_module_is_refused(target: Any) -> None:
+def test_numbers_are_passed(tvm_target: Any, rng: np.random.Generator) -> None:
+    library = tvm.compile(exponentials(128, has_scalar=True), target=tvm_target)
+    values = rng.random(128, dtype=np.float32)
+    device = tvm.device("vulkan", 0)
+    y = tvm.runtime.tensor(np.zeros(128, np.float32), device)
+    library["main"](tvm.runtime.tensor(values, device), 2.5, y)
+    np.testing.assert_allclose(y.numpy(), np.exp(values) + 2.5, rtol=1e-5)
+    with pytest.raises(RuntimeError, match="takes a number of float16, which Vulkan cannot pass"):
+        tvm.compile(exponentials(128, "float16", has_scalar=True), target=tvm_target)
+
+
+def test_without_a_compiler_it_says_how_to_get_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OFA_COMPILE_CACHE", str(tmp_path))
+    monkeypatch.setattr(tvm_plugin.shutil, "which", lambda _: None)
+    tvm_plugin.load_plugin.cache_clear()
+    try:
+        with pytest.raises(MissingDependencyError, match=r"no C\+\+ compiler") as got:
+            tvm_plugin.enable_vulkan()
+        assert got.value.hint == "sudo apt-get install g++"
+    finally:
+        tvm_plugin.load_plugin.cache_clear()
+
+
+def test_a_damaged_module_is_refused(tvm_target: Any) -> None:
     load = tvm.get_global_func("ffi.Module.load_from_bytes.vulkan")
     with pytest.raises(ValueError, match="no Vulkan module"):
         load(b"\x03\0\0\0abc")
@@ -76,22 +85,29 @@ def test_a_damaged_module_is_refused(target: Any) -> None:
         load(b"\xff\0\0\0abc")
 
 
-def test_the_relax_virtual_machine(target: Any, rng: np.random.Generator) -> None:
-    x = relax.Var("x", relax.TensorType((4, 32), "float32"))
-    weight = rng.standard_normal((32, 8), dtype=np.float32)
+@pytest.mark.parametrize(("dtype", "error"), [("float32", 1e-4), ("float16", 1e-2)])
+def test_the_relax_virtual_machine(
+    tvm_target: Any, rng: np.random.Generator, dtype: str, error: float
+) -> None:
+    x = relax.Var("x", relax.TensorType((4, 32), dtype))
+    weight = rng.standard_normal((32, 8)).astype(dtype)
     block = relax.BlockBuilder()
     with block.function("main", [x]):
         with block.dataflow():
             product = block.emit(relax.op.matmul(x, relax.const(weight)))
-            output = block.emit_output(relax.op.nn.softmax(product, -1))
+            output = block.emit(relax.op.nn.softmax(product, -1))
+            output = block.emit_output(relax.op.nn.gelu(output))
         block.emit_func_output(output)
-    with target:
+    with tvm_target:
         module = relax.transform.LegalizeOps()(block.get())
         module = s_tir.dlight.ApplyDefaultSchedule(s_tir.dlight.gpu.Fallback())(module)
-        executable = tvm.compile(module, target=target)
+        executable = tvm.compile(module, target=tvm_target)
     device = tvm.device("vulkan", 0)
-    values = rng.standard_normal((4, 32), dtype=np.float32)
+    values = rng.standard_normal((4, 32)).astype(dtype)
     machine = relax.VirtualMachine(executable, device)
     result = machine["main"](tvm.runtime.tensor(values, device)).numpy()
-    scores = np.exp(values @ weight)
-    np.testing.assert_allclose(result, scores / scores.sum(axis=1, keepdims=True), rtol=1e-4)
+    assert result.dtype == dtype
+    scores = np.exp(values.astype(np.float64) @ weight.astype(np.float64))
+    shares = scores / scores.sum(axis=1, keepdims=True)
+    gelu = shares * [[0.5 * (1 + math.erf(s / math.sqrt(2))) for s in row] for row in shares]
+    assert np.abs(result - gelu).max() <= error * gelu.max()

@@ -260,21 +260,21 @@ class Expressions:
         return self._erf(self.expression(arguments[0]), self.dtype(node))
 
     def _erf(self, argument: str, dtype: str) -> str:
-        """Approximate the error function to 1.5e-7 (Abramowitz and Stegun, 7.1.26)."""
-        if dtype != "float32":
+        """Approximate the error function to 1.5e-7 (Abramowitz and Stegun, 7.1.26), in float32."""
+        if dtype not in ("float32", "float16"):
             msg = f"GPU kernels have no error function of {dtype}"
             raise BuildError(msg)
 
         def number(value: float) -> str:
-            return literal(value, dtype, self.float_suffix)
+            return literal(value, "float32", self.float_suffix)
 
-        x = self.temporary("float", argument)
+        x = self.temporary("float", f"float({argument})")
         t = self.temporary("float", f"{number(1)} / ({number(1)} + {number(0.3275911)} * abs({x}))")
         text = number(_ERF[0])
         for factor in _ERF[1:]:
             text = f"({text} * {t} + {number(factor)})"
         y = self.temporary("float", f"{number(1)} - {text} * {t} * exp(-{x} * {x})")
-        return f"({x} < {number(0)} ? -{y} : {y})"
+        return f"{self.type_name(dtype)}({x} < {number(0)} ? -{y} : {y})"
 
     def _call_bitwise_not(self, node: Any, arguments: list[Any]) -> str:
         return f"(~{self.expression(arguments[0])})"

@@ -7,17 +7,21 @@
 from __future__ import annotations
 
 import struct
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ofa_compile.errors import BuildError
 
-_MAGIC = b"ofa-vulkan-1"
+if TYPE_CHECKING:
+    from ofa_compile.compiler.gpu.source import KernelSource
+
+_MAGIC = b"ofa-vulkan-2"
 _SCALARS = {"int32": 1, "uint32": 2, "bool": 1, "float32": 3}
 _BUFFER = 0
 _GRID = {f"blockIdx.{letter}": index for index, letter in enumerate("xyz")}
 _IGNORED = 255
-# Types that need no optional feature of a device.
-_TYPES = frozenset({"float32", "int32", "uint32", "bool"})
+# Types that every device has, and one that the device must have when such a kernel is run.
+_HALVES = "float16"
+_TYPES = frozenset({"float32", "int32", "uint32", "bool", _HALVES})
 
 
 def autoload() -> None:
@@ -74,11 +78,7 @@ def _pack_kernel(name: str, function: Any) -> bytes:
     if "global_symbol" in attributes:
         name = str(attributes["global_symbol"])
     shader = generate_glsl(function)
-    refused = sorted(shader.base_types - _TYPES)
-    if refused:
-        msg = f"kernel {name} works on {', '.join(refused)}; Vulkan code here takes float32, "
-        msg += "int32, uint32 and bool"
-        raise BuildError(msg)
+    _check_types(name, shader)
     scalars = iter(shader.scalars)
     parameters = [
         _BUFFER if is_buffer else _SCALARS[next(scalars)] for is_buffer in shader.parameters
@@ -91,11 +91,24 @@ def _pack_kernel(name: str, function: Any) -> bytes:
             _bytes(name.encode()),
             _words(parameters),
             _words(launch),
-            struct.pack("<I", shader.is_folded),
+            struct.pack("<II", shader.is_folded, _HALVES in shader.base_types),
             _bytes(shader.text.encode()),
             _bytes(spirv),
         )
     )
+
+
+def _check_types(name: str, shader: KernelSource) -> None:
+    """Refuse what devices may lack, or what cannot be passed."""
+    refused = sorted(shader.base_types - _TYPES)
+    if refused:
+        msg = f"kernel {name} works on {', '.join(refused)}; Vulkan code here takes float32, "
+        msg += "float16, int32, uint32 and bool"
+        raise BuildError(msg)
+    refused = sorted(set(shader.scalars) - set(_SCALARS))
+    if refused:
+        msg = f"kernel {name} takes a number of {', '.join(refused)}, which Vulkan cannot pass"
+        raise BuildError(msg, hint="pass it as float32, or in a buffer of one value")
 
 
 def _bytes(data: bytes) -> bytes:
