@@ -19,7 +19,7 @@ from ofa_compile.bundle.preprocess import Preprocessing
 from ofa_compile.bundle.publish import resolve_output
 from ofa_compile.bundle.verify import Reference, noise_inputs, num_verification_inputs
 from ofa_compile.cache import Cache
-from ofa_compile.errors import UserInputError
+from ofa_compile.errors import OfaCompileError, UserInputError
 from ofa_compile.hardware.precision import target_in
 from ofa_compile.hardware.target_spec import TargetSpec, load_target
 from ofa_compile.hardware.toolchain import find_linker
@@ -73,7 +73,7 @@ def compile_bundle(
     resolve_output(options.output)
     find_linker(target)
     if options.verify:
-        check_runnable(describe_target(target))
+        _check_runnable(target)
     space = _space_of(options)
     progress("choosing an architecture")
     architecture, figures = _choose(options, space, target, progress)
@@ -199,6 +199,15 @@ def compile(
             progress=progress,
             calibration=_images_for(spec, calibration),
         )
+
+
+def _check_runnable(target: TargetSpec) -> None:
+    try:
+        check_runnable(describe_target(target))
+    except OfaCompileError as error:
+        also = "--no-verify builds the bundle all the same"
+        error.hint = f"{error.hint}; {also}" if error.hint else also
+        raise
 
 
 def _images_for(target: TargetSpec, images: NDArray[np.float32] | None) -> Calibration | None:

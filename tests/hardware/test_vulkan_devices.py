@@ -27,6 +27,18 @@ def test_no_loader(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "libvulkan1" in str(got.value.hint)
 
 
+def test_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Loader:
+        def vkCreateInstance(self, *_: object) -> int:
+            return -9
+
+    monkeypatch.setattr(vulkan_devices, "_load", Loader)
+    list_vulkan_devices.cache_clear()
+    with pytest.raises(DeviceUnavailableError, match=r"no driver \(vkCreateInstance: -9\)") as got:
+        check_vulkan()
+    assert "mesa-vulkan-drivers" in str(got.value.hint)
+
+
 @pytest.mark.parametrize(("wanted", "number"), [("1", 1), ("LLVM", 1), ("gpu", 0)])
 @pytest.mark.usefixtures("two_devices")
 def test_a_device_is_named(monkeypatch: pytest.MonkeyPatch, wanted: str, number: int) -> None:
