@@ -190,6 +190,8 @@ class TuneOptions(_Options):
         ONNX file: tune what this network needs, instead of a space.
     budget_minutes, max_trials
         Stop after this time, or so many trials; None leaves both to the target file.
+    precision
+        As of `CompileOptions`; every precision has a database of its own.
     batch
         Images of one run, on GPUs.
     roofline_share
@@ -201,6 +203,7 @@ class TuneOptions(_Options):
     """
 
     target: str = "host"
+    precision: str = "fp32"
     space: str = DEFAULT_SUPERNET
     resolutions: tuple[int, ...] = ()
     architecture: Path | None = None
@@ -292,6 +295,8 @@ class FitLatencyOptions(_Options):
 
     Attributes
     ----------
+    precision
+        As of `CompileOptions`; every precision has a workspace of its own.
     dataset
         JSON Lines file; None takes the workspace's.
     output
@@ -309,6 +314,7 @@ class FitLatencyOptions(_Options):
     """
 
     target: str = "host"
+    precision: str = "fp32"
     space: str = DEFAULT_SUPERNET
     dataset: Path | None = None
     output: Path | None = None

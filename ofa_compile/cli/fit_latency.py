@@ -16,6 +16,7 @@ EPILOG = "Example: ofa-compile fit-latency --target host"
 
 def fit_latency_command(
     target: opt.Target = "host",
+    precision: opt.Precision = "fp32",
     space: opt.Space = DEFAULT_SUPERNET,
     dataset: opt.Dataset = None,
     output: opt.OptionalOutput = None,
@@ -39,6 +40,7 @@ def fit_latency_command(
     """Fit a latency predictor on the subnets that `measure` timed, and state its error."""
     options = FitLatencyOptions(
         target=target,
+        precision=precision,
         space=space,
         dataset=dataset,
         output=output,

@@ -11,12 +11,13 @@ from ofa_compile.cli import common_options as opt
 from ofa_compile.cli.render import Output, percent, table
 from ofa_compile.options import DEFAULT_SUPERNET, TuneOptions
 
-EPILOG = "Example: ofa-compile tune --target host --resolution 32 --budget-minutes 10"
+EPILOG = "Example: ofa-compile tune --target host --precision int8 --budget-minutes 10"
 _MAX_ROWS = 15
 
 
 def tune_command(
     target: opt.Target = "host",
+    precision: opt.Precision = "fp32",
     space: opt.Space = DEFAULT_SUPERNET,
     resolution: Annotated[
         list[int] | None,
@@ -62,6 +63,7 @@ def tune_command(
     """
     options = TuneOptions(
         target=target,
+        precision=precision,
         space=space,
         resolutions=tuple(resolution or ()),
         architecture=architecture,
@@ -89,6 +91,8 @@ def _render(report: dict[str, Any]) -> str:
         f"database   {report['database']}",
         f"tuned      {now['num_tuned']} of {now['num_workloads']} workloads, "
         f"{percent(now['time_share'])} of a random subnet's expected time",
+        f"fixed      {now['num_fixed']} of them have one configuration in {report['precision']}, "
+        "and nothing to choose from",
         f"trials     {report['num_trials']} in {report['seconds']:.0f} s: "
         + ", ".join(f"{count} {status}" for status, count in report["trials"].items() if count),
         f"remaining  {now['num_trials']} trials, forecast {now['forecast_s']:.0f} s at most",

@@ -239,20 +239,26 @@ def _prepare_cpu(
     def choose_config(workload: Workload) -> Config | None:
         return tuned.get(workload.key)
 
-    plan = _lowered(onnx_path, machine, cache, choose_config, calibration)
+    plan = lower_onnx(onnx_path, machine, cache, choose_config, calibration)
     objects = compile_objects(plan, target, machine, cache, progress)
     symbols = {number: symbol_of(step, target) for number, step in enumerate(plan.steps)}
     return plan, objects, symbols, emit_network(plan, symbols, version_of(plan))
 
 
-def _lowered(
+def lower_onnx(
     onnx_path: Path,
     machine: VectorMachine,
     cache: Cache,
     choose_config: ChooseConfig,
     calibration: Calibration | None,
 ) -> Plan:
-    """Import, rewrite and lower a network: to bytes with a calibration, else to floats."""
+    """Import, rewrite and lower a network for a CPU: to bytes with a calibration, else to floats.
+
+    Raises
+    ------
+    UserInputError, UnsupportedOperatorError
+        If the file cannot be read, or an operation not be lowered.
+    """
     if calibration is not None:
         from ofa_compile.compiler.int8.lower import lower_int8
         from ofa_compile.compiler.int8.prepare import quantised_graph

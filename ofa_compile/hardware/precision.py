@@ -42,6 +42,14 @@ def recorded_precision(target: TargetSpec) -> str:
     return "float32" if target.precision == "fp32" else target.precision
 
 
+def as_options(target: TargetSpec) -> str:
+    """Return the options of a command that mean a target in its precision."""
+    if target.precision == "fp32":
+        return f"--target {target.name}"
+    name = target.name.removesuffix(f"-{target.precision}")
+    return f"--target {name} --precision {target.precision}"
+
+
 def byte_products(target: TargetSpec) -> ByteProducts:
     """Return the instructions by which code for a target adds products of bytes."""
     features = target.tvm_target.get("mattr", ())

@@ -4,8 +4,10 @@
 
 #include <stdint.h>
 
+enum ofa_type { OFA_FLOAT, OFA_HALF, OFA_SIGNED_BYTE, OFA_BYTE };
+
 struct ofa_array {
-    long offset; /* in values */
+    long offset; /* in bytes, as the size */
     int size;
 };
 
@@ -30,8 +32,11 @@ extern const struct ofa_array ofa_arrays[];
 extern const struct ofa_candidate ofa_candidates[];
 extern const int ofa_num_candidates;
 extern const int ofa_expected; /* the array that the output is compared with */
-extern const long ofa_num_values;
+extern const enum ofa_type ofa_type; /* of its values */
+extern const long ofa_num_bytes;
 extern const double ofa_tolerance;
+extern const double ofa_share_between; /* of the bytes that may be one step off */
+extern const int ofa_levels;
 
 double ofa_time_kernel(
     void (*kernel)(void), void **arguments, int count, int copies, int32_t tiles, int32_t stride,

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ofa_compile.cache import Cache
 from ofa_compile.compiler.kernel_registry import VectorMachine
 from ofa_compile.compiler.workload import Generic, Workload, workload_from_dict
 from ofa_compile.tuning.serve import Reply, serve
@@ -35,13 +36,16 @@ def main() -> None:
 
 def _network(request: dict[str, Any], reply: Reply) -> None:
     """Reply with the workloads of an ONNX file, and how often it has each."""
-    from ofa_compile.compiler.import_onnx import import_onnx
-    from ofa_compile.compiler.lower import lower
-    from ofa_compile.compiler.pipeline import run_passes
+    from ofa_compile.compiler.build import lower_onnx
+    from ofa_compile.compiler.int8.prepare import noise
+    from ofa_compile.compiler.onnx_file import load_onnx
 
-    graph = import_onnx(Path(request["path"]))
-    run_passes(graph)
-    plan = lower(graph, VectorMachine(**request["machine"]), lambda workload: None)
+    path, calibration = Path(request["path"]), None
+    if request["precision"] == "int8":
+        shape = load_onnx(path).graph.input[0].type.tensor_type.shape
+        calibration = noise(tuple(size.dim_value for size in shape.dim[1:]))
+    machine = VectorMachine(**request["machine"])
+    plan = lower_onnx(path, machine, Cache(), lambda workload: None, calibration)
     counts = Counter(step.workload for step in plan.steps)
     reply(workloads=[[workload.to_dict(), count] for workload, count in counts.items()])
 

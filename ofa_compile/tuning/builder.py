@@ -38,6 +38,7 @@ def _tools(target: TargetSpec) -> dict[str, Any]:
     common = {
         "tvm_target": target.tvm_target,
         "max_configs": target.tuning.max_trials_per_task,
+        "precision": target.precision,
     }
     if target.is_gpu:
         return {

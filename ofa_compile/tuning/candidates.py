@@ -15,10 +15,10 @@ from ofa_compile.compiler.fetch_schedule import fetch_capacity
 from ofa_compile.compiler.generic_schedules import apply_trace, parse_function
 from ofa_compile.compiler.kernel_registry import VectorMachine, count_fetch_steps, find_kernel
 from ofa_compile.compiler.workload import Generic, Workload
+from ofa_compile.tuning.cases import case_arrays, make_stored_case, stored
 from ofa_compile.tuning.database import Config
-from ofa_compile.tuning.references import make_case
 
-Arrays = dict[str, NDArray[np.float32]]
+Arrays = dict[str, NDArray[Any]]
 Described = list[dict[str, Any]]
 
 _ALIGNMENT = 64
@@ -56,14 +56,13 @@ class KernelCandidates:
 
     def data(self, library: Path) -> tuple[Arrays, Described]:
         """Return the arrays, and for every candidate what to call with which of them."""
-        # Equal data for every batch of a workload, so that results compare.
-        case = make_case(self._workload, np.random.default_rng(int(self._workload.key, 16)))
-        inputs = {f"input_{n}": value.ravel() for n, value in enumerate(case.inputs)}
-        arrays: Arrays = {**inputs, "expected": case.expected.astype(np.float32).ravel()}
+        case = make_stored_case(self._workload, self._machine)
+        arrays: Arrays = case_arrays(case)
+        inputs = [name for name in arrays if name.startswith("input_")]
         described = []
         for number, config in enumerate(self._configs):
             packed = {
-                f"packed_{number}_{place}": np.asarray(array, np.float32).ravel()
+                f"packed_{number}_{place}": stored(array, self._machine).ravel()
                 for place, array in enumerate(self._packed(config, case.constants))
             }
             arrays.update(packed)

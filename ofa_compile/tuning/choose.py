@@ -46,23 +46,32 @@ def tuned_configs(target: TargetSpec, workspace: Path) -> dict[str, Config]:
     return chosen
 
 
-def shipped_name(target: TargetSpec) -> str:
-    """Name the file that ships for a target's instruction set."""
-    return f"{target.arch}-{target.core.vector_bits}.json"
-
-
 def shipped_configs(target: TargetSpec) -> dict[str, Config]:
     """Return what ships for the target's instruction set; empty where nothing does.
 
-    These come from one machine: good for its relatives, better than a model for most.
+    These come from one machine: good for its relatives, better than a model for most. Layers of a
+    quantised network that stay in floats are those of float32.
     """
-    resource = importlib.resources.files(_PACKAGE) / shipped_name(target)
-    if target.tvm_target.get("kind") != "llvm" or not resource.is_file():
+    if target.tvm_target.get("kind") != "llvm":
+        return {}
+    names = [f"{target.arch}-{target.core.vector_bits}"]
+    if target.precision != "fp32":
+        own = f"{names[0]}-{target.precision}"
+        names = [own] if target.precision == "fp16" else [*names, own]
+    configs: dict[str, Config] = {}
+    for name in names:
+        configs.update(_shipped(f"{name}.json"))
+    return configs
+
+
+def _shipped(name: str) -> dict[str, Config]:
+    resource = importlib.resources.files(_PACKAGE) / name
+    if not resource.is_file():
         return {}
     document = json.loads(resource.read_text(encoding="utf-8"))
-    if document.get("schema_version") != SHIPPED_SCHEMA_VERSION:
-        version = document.get("schema_version")
-        msg = f"{shipped_name(target)} is of schema version {version!r}, not 1"
+    version = document.get("schema_version")
+    if version != SHIPPED_SCHEMA_VERSION:
+        msg = f"{name} is of schema version {version!r}, not {SHIPPED_SCHEMA_VERSION}"
         raise ArtifactError(msg, hint="install the package again")
     return dict(document["configs"])
 

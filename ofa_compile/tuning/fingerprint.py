@@ -18,7 +18,7 @@ _LENGTH = 16
 
 
 def tuning_fingerprint(target: TargetSpec, *, threads: int = 1) -> str:
-    """Name the machine and tools behind a record: processor, features, TVM, threads, target."""
+    """Name what is behind a record: processor, features, TVM, threads, target, precision."""
     text = json.dumps(tuning_facts(target, threads=threads), sort_keys=True)
     return digest(text)[:_LENGTH]
 
@@ -38,7 +38,7 @@ def tuning_facts(target: TargetSpec, *, threads: int = 1) -> dict[str, Any]:
             "tvm_target": tvm_target,
             "cores": [target.core.cores, target.core.vector_bits],
         }
-    return {
+    facts = {
         "processor": machine,
         "features": sorted(host.cpu_flags()) if is_here else [],
         "tvm": importlib.metadata.version("apache-tvm"),
@@ -46,6 +46,8 @@ def tuning_facts(target: TargetSpec, *, threads: int = 1) -> dict[str, Any]:
         "tvm_target": tvm_target,
         "vector": [target.core.vector_bits, target.core.vector_registers],
     }
+    # Workloads in floats and in halves look alike. Databases of float32 are older than this fact.
+    return facts if target.precision == "fp32" else {**facts, "precision": target.precision}
 
 
 @functools.cache

@@ -23,11 +23,11 @@ from ofa_compile.compiler.gpu.source import KernelSource
 from ofa_compile.compiler.kernel_registry import GpuMachine
 from ofa_compile.compiler.workload import Generic, Workload, workload_from_dict
 from ofa_compile.tuning.build_worker import link_shared
+from ofa_compile.tuning.cases import case_arrays, make_stored_case, stored
 from ofa_compile.tuning.database import Config
-from ofa_compile.tuning.references import make_case
 from ofa_compile.tuning.serve import Reply, serve
 
-Arrays = dict[str, NDArray[np.float32]]
+Arrays = dict[str, NDArray[Any]]
 OUTPUT = "output"
 
 
@@ -53,14 +53,15 @@ def main() -> None:
 
 def _network(request: dict[str, Any], reply: Reply) -> None:
     """Reply with the workloads of an ONNX file, and how often it has each."""
-    from ofa_compile.compiler.gpu.lower import GpuLowering
+    from ofa_compile.compiler.gpu.lower import GpuHalfLowering, GpuLowering
     from ofa_compile.compiler.import_onnx import import_onnx
     from ofa_compile.compiler.pipeline import GPU_PASSES, run_passes
 
     graph = import_onnx(Path(request["path"]))
     run_passes(graph, GPU_PASSES)
     machine = GpuMachine(**request["machine"])
-    plan = GpuLowering(graph, machine, lambda workload: None, request["tvm_target"]).run()
+    lowering = GpuHalfLowering if machine.value_type == "float16" else GpuLowering
+    plan = lowering(graph, machine, lambda workload: None, request["tvm_target"]).run()
     counts = Counter(step.workload for step in plan.steps if step.launch == 0)
     reply(workloads=[[workload.to_dict(), count] for workload, count in counts.items()])
 
@@ -114,17 +115,15 @@ def _kernel_candidates(
 
     kernel = find_kernel(workload, "gpu")
     assert kernel is not None
-    # Equal data for every batch of a workload, so that results compare.
-    case = make_case(workload, np.random.default_rng(int(workload.key, 16)))
-    inputs = {f"input_{n}": value.ravel() for n, value in enumerate(case.inputs)}
-    arrays: Arrays = {**inputs, "expected": case.expected.astype(np.float32).ravel()}
+    case = make_stored_case(workload, machine)
+    arrays: Arrays = case_arrays(case)
+    inputs = [name for name in arrays if name.startswith("input_")]
     candidates = []
     for number, config in enumerate(configs):
         packed = kernel.pack(workload, config, machine, case.constants)
         names = [f"packed_{number}_{place}" for place in range(len(packed))]
         arrays |= {
-            name: np.asarray(array, np.float32).ravel()
-            for name, array in zip(names, packed, strict=True)
+            name: stored(array, machine).ravel() for name, array in zip(names, packed, strict=True)
         }
         function = kernel.build(workload, config, machine)
         source = generate_kernel(function, workload.kind, backend)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ofa_compile.bundle.native import NativeLibrary
 from ofa_compile.tuning.gpu_program import PREFIX
-from ofa_compile.tuning.layout import TOLERANCE
+from ofa_compile.tuning.output_error import TOLERANCES, describe_error, output_error
 from ofa_compile.tuning.race import relative_times
 from ofa_compile.tuning.serve import Reply, serve
 
@@ -52,11 +52,9 @@ def _difference(values: NDArray[np.float32], candidate: dict[str, Any]) -> str |
     with np.load(candidate["data"], allow_pickle=False) as stored:
         expected = stored["expected"]
     start = candidate["output"]
-    result = values[start : start + expected.size]
-    error = float(np.abs(result - expected).max()) / max(1.0, float(np.abs(expected).max()))
-    if error <= TOLERANCE:  # false for NaN
-        return None
-    return f"differs by {error:.1e} of the largest value; {TOLERANCE:.0e} is allowed"
+    result = values.view(np.uint8)[start : start + expected.nbytes].view(expected.dtype)
+    error, allowed = output_error(result, expected), TOLERANCES[expected.dtype.name]
+    return None if error <= allowed else describe_error(error, allowed)  # the latter for NaN
 
 
 def _rounds(

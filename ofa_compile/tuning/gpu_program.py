@@ -18,8 +18,10 @@ from ofa_compile.compiler.gpu.tables import emit_tables, places_apart
 from ofa_compile.compiler.link import Linker, runtime_of
 from ofa_compile.compiler.plan import Plan, Ref, Step
 from ofa_compile.compiler.workload import Add
+from ofa_compile.hardware.precision import value_type
 from ofa_compile.hardware.target_spec import TargetSpec
 from ofa_compile.hardware.toolchain import find_linker
+from ofa_compile.tuning.cases import EXPECTED
 from ofa_compile.tuning.full_disk import disk_checked
 from ofa_compile.tuning.jobs import BuiltCandidate
 
@@ -38,7 +40,7 @@ class CandidateNetwork:
     library
         The shared library; its names start with `PREFIX`.
     outputs
-        For every candidate, where its output begins in the network's, in values.
+        For every candidate, where its output begins in the network's, in bytes.
     num_launches
         For every candidate, how many of the network's steps are its own.
     """
@@ -64,6 +66,7 @@ class CandidateNetworkLinker:
 
     def __init__(self, target: TargetSpec) -> None:
         self._toolkit = backend_of(target).toolkit()
+        self._needs_halves = value_type(target) == "float16"
         runtime = runtime_of(target.kind, target.platform)
         self._linker = Linker(find_linker(target), Cache(), runtime)
 
@@ -92,13 +95,21 @@ class CandidateNetworkLinker:
             copy.write_bytes(path.read_bytes())
             named[key] = copy
         keys = [digest(str(path)) for path in paths]
-        source = emit_tables(plan, named, keys, "candidates", self._toolkit, is_apart=True)
+        source = emit_tables(
+            plan,
+            named,
+            keys,
+            "candidates",
+            self._toolkit,
+            is_apart=True,
+            needs_halves=self._needs_halves,
+        )
         objects = list(named.values())
         network = self._linker.compile_network(source.c_source, source.weights, objects)
         self._linker.link(folder, network, objects, PREFIX, None)
         return CandidateNetwork(
             folder / "libsubnet.so",
-            tuple(offsets[ref.index] // 4 for ref in outputs),
+            tuple(offsets[ref.index] for ref in outputs),
             tuple(len(candidate.launches) for candidate in candidates),
         )
 
@@ -111,7 +122,8 @@ def _plan(candidates: Sequence[BuiltCandidate]) -> tuple[Plan, list[Ref], list[P
     for candidate in candidates:
         with np.load(candidate.data, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
-        outputs.append(plan.new_buffer(arrays["expected"].size))
+        expected = arrays[EXPECTED]
+        outputs.append(plan.new_buffer(expected.size, expected.itemsize))
         own = {_OUTPUT: outputs[-1]}
         own |= {name: plan.new_buffer(size) for name, size in candidate.scratch.items()}
         for launch in candidate.launches:

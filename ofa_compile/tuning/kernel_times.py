@@ -19,6 +19,7 @@ def tuned_kernel_times(
     results: TuningResults,
     family: Family = "cpu",
     batch: int = 1,
+    precision: str = "fp32",
 ) -> KernelTimes:
     """Add up the times of the configurations that compilations use.
 
@@ -30,8 +31,8 @@ def tuned_kernel_times(
         Which of its resolutions; those with a workload that was never timed are left out.
     results
         Trials on the target.
-    family, batch
-        What the target is, and how many images one run takes.
+    family, batch, precision
+        What the target is, how many images one run takes, and in which numbers.
     """
     us = {}
     for records in results:
@@ -43,7 +44,7 @@ def tuned_kernel_times(
         table = [[0.0] * len(slot.combinations) for slot in slots_of(space)]
         is_complete = True
         for slot, combination, layers in slot_layers(space, size):
-            ms = _sum_ms(workloads_of(layers, family, batch), us)
+            ms = _sum_ms(workloads_of(layers, family, batch, precision), us)
             is_complete = is_complete and ms is not None
             table[slot][combination] = ms or 0.0
         if is_complete:

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from ofa_compile.compiler.plan import buffer_phase
 
 OUTPUT = "output"
-TOLERANCE = 2e-5
-"""Largest error allowed, relative to the largest expected value (float32 sums of many products)."""
 
 _MAX_COPIES = 64
-_VALUE_BYTES = 4
+# What a kernel fetches on the way is counted in words.
+_WORD_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Layout:
         For every copy of the weights, the place of each pointer the kernel takes, and behind them
         of what it fetches on the way: the first weights of the next copy.
     stride
-        How many values to fetch at each inner step, no more than a network would.
+        How many words to fetch at each inner step, no more than a network would.
     """
 
     places: tuple[Place, ...]
@@ -61,13 +60,13 @@ def lay_out(
     pointers
         Names of the arrays, in the order of the kernel's parameters; weights begin with "packed".
     sizes
-        Values in each.
+        Bytes of each.
     l2_bytes
         Size of the cache that all copies of the weights together must exceed.
     fetch_steps, fetch_bytes
         As in `BuiltCandidate`.
     """
-    constant_bytes = _VALUE_BYTES * sum(sizes[n] for n in pointers if n.startswith("packed"))
+    constant_bytes = sum(sizes[name] for name in pointers if name.startswith("packed"))
     copies = min(_MAX_COPIES, -(-2 * l2_bytes // constant_bytes)) if constant_bytes else 1
     places, shared = [Place(OUTPUT, buffer_phase(0))], dict[str, int]()
     rows = []
@@ -87,5 +86,5 @@ def lay_out(
     following = rows[1:] + rows[:1]
     complete = tuple((*row, after[first]) for row, after in zip(rows, following, strict=True))
     fetched = min(constant_bytes, fetch_bytes)
-    stride = -(-fetched // (_VALUE_BYTES * fetch_steps)) if fetch_steps else 0
+    stride = -(-fetched // (_WORD_BYTES * fetch_steps)) if fetch_steps else 0
     return Layout(tuple(places), complete, stride)

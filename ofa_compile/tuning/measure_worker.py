@@ -15,15 +15,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ofa_compile.tuning.layout import OUTPUT, TOLERANCE, lay_out
+from ofa_compile.tuning.layout import OUTPUT, lay_out
+from ofa_compile.tuning.output_error import TOLERANCES, describe_error, output_error
 from ofa_compile.tuning.race import FINAL_ROUNDS, choose_finalists, relative_times
 from ofa_compile.tuning.serve import Reply, serve
 
 _PAGE = 4096
-_GUARD = 64  # values behind the output that no kernel may touch
-_GUARD_VALUE = np.float32(-123.5)
+_GUARD = 256  # bytes behind the output that no kernel may touch
+_GUARD_BYTE = 0xA5
+_UNWRITTEN = 0xFF  # as floats and halves: not a number
 _WARMUP_CALLS = 2
-Array = NDArray[np.float32]
+Array = NDArray[Any]
 
 
 @dataclass
@@ -36,7 +38,7 @@ class _Loaded:
     copies: int
     tiles: int
     stride: int
-    output: Array
+    output: Array  # bytes, with the guard behind them
     keep: list[Array]  # what the pointers point to
 
 
@@ -58,7 +60,7 @@ def _run(request: dict[str, Any], reply: Reply) -> None:
         reply(starting=number)
         arrays = archives[candidate["data"]]
         expected = arrays["expected"]
-        item = _load(candidate, arrays, expected.size, request["l2_bytes"])
+        item = _load(candidate, arrays, expected.nbytes, request["l2_bytes"])
         _time(timer, item, 1)
         error = _difference(item, expected)
         if error is None:
@@ -76,7 +78,7 @@ def _read(path: str) -> dict[str, Array]:
 
 
 def _load(
-    candidate: dict[str, Any], arrays: dict[str, Array], out_size: int, l2_bytes: int
+    candidate: dict[str, Any], arrays: dict[str, Array], out_bytes: int, l2_bytes: int
 ) -> _Loaded:
     """Load a candidate's library and give it buffers of its own."""
     library = ctypes.CDLL(candidate["library"])
@@ -84,13 +86,13 @@ def _load(
     names = candidate["pointers"]
     layout = lay_out(
         names,
-        {name: array.size for name, array in arrays.items()},
+        {name: array.nbytes for name, array in arrays.items()},
         l2_bytes=l2_bytes,
         fetch_steps=candidate["fetch_steps"],
         fetch_bytes=candidate["fetch_bytes"],
     )
-    output = np.full(out_size + _GUARD, np.nan, np.float32)
-    output[out_size:] = _GUARD_VALUE
+    output = np.full(out_bytes + _GUARD, _UNWRITTEN, np.uint8)
+    output[out_bytes:] = _GUARD_BYTE
     keep = [
         _place(output if place.array == OUTPUT else arrays[place.array], place.phase)
         for place in layout.places
@@ -110,22 +112,22 @@ def _load(
 
 def _place(values: Array, phase: int) -> Array:
     """Copy values to where the memory planner would put them: at `phase` within a page."""
-    memory = np.empty(values.size + 2 * _PAGE // 4, np.float32)
-    start = (-memory.ctypes.data % _PAGE + phase) // 4
-    place = memory[start : start + values.size]
-    place[:] = values
+    memory = np.empty(values.nbytes + 2 * _PAGE, np.uint8)
+    start = -memory.ctypes.data % _PAGE + phase
+    place = memory[start : start + values.nbytes]
+    place[:] = values.view(np.uint8)
     return place
 
 
 def _difference(item: _Loaded, expected: Array) -> str | None:
     """Say how the output differs from what it should be, or None if it does not."""
-    result, guard = item.output[: expected.size], item.output[expected.size :]
-    if not (guard == _GUARD_VALUE).all():
+    result, guard = item.output[: expected.nbytes], item.output[expected.nbytes :]
+    if not (guard == _GUARD_BYTE).all():
         return "wrote behind the end of its output"
-    error = float(np.abs(result - expected).max()) / max(1.0, float(np.abs(expected).max()))
-    if error <= TOLERANCE:  # false for NaN: every output starts as one
-        return None
-    return f"differs by {error:.1e} of the largest value; {TOLERANCE:.0e} is allowed"
+    error = output_error(result.view(expected.dtype), expected)
+    allowed = TOLERANCES[expected.dtype.name]
+    # False for NaN: every output of floats starts as one.
+    return None if error <= allowed else describe_error(error, allowed)
 
 
 class _Race:

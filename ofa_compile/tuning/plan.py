@@ -32,6 +32,11 @@ class Task:
     expected_count: float
 
     @property
+    def is_fixed(self) -> bool:
+        """Whether there is nothing to choose from."""
+        return len(self.configs) == 1 and not self.is_searched
+
+    @property
     def is_searched(self) -> bool:
         """Whether a search adds configurations, guided by what was measured."""
         return isinstance(self.workload, Generic) and len(self.configs) == 1
@@ -68,6 +73,8 @@ class Coverage:
     ----------
     num_workloads, num_tuned
         Workloads in the union, and those that need no further trial.
+    num_fixed
+        Those whose kernel has one configuration only: it is timed, and nothing is chosen.
     time_share
         Expected share of a random subnet's time that the tuned ones make up.
     num_trials
@@ -78,6 +85,7 @@ class Coverage:
 
     num_workloads: int
     num_tuned: int
+    num_fixed: int
     time_share: float
     num_trials: int
     forecast_s: float
@@ -157,6 +165,7 @@ class Plan:
         return Coverage(
             num_workloads=len(self.tasks),
             num_tuned=remaining.count(0),
+            num_fixed=sum(task.is_fixed for task in self.tasks),
             time_share=tuned / sum(weights) if weights else 1.0,
             num_trials=num_trials,
             forecast_s=num_trials * self._trial_s(),

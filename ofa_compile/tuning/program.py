@@ -9,21 +9,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from ofa_compile.compiler.link import runtime_folder
 from ofa_compile.errors import BuildError
 from ofa_compile.hardware.target_spec import TargetSpec
 from ofa_compile.hardware.toolchain import find_linker
+from ofa_compile.tuning.cases import EXPECTED
+from ofa_compile.tuning.data_file import DataFile, padded
 from ofa_compile.tuning.full_disk import check_disk, disk_checked
 from ofa_compile.tuning.jobs import BuiltCandidate, TrialResult
-from ofa_compile.tuning.layout import OUTPUT, TOLERANCE, lay_out
+from ofa_compile.tuning.layout import OUTPUT, lay_out
+from ofa_compile.tuning.output_error import LEVELS, SHARE_BETWEEN, TOLERANCES, describe_error
 from ofa_compile.tuning.race import relative_times
 
-_EXPECTED = "expected"
 _SOURCES = ("candidates_main.c", "kernel_timer.c")
 _FLAGS = ("-std=c11", "-O2")
 _LINK_LIMIT_S = 300
+# NumPy's names of types, and those of `candidates.h`.
+_TYPES = {
+    "float32": "OFA_FLOAT",
+    "float16": "OFA_HALF",
+    "int8": "OFA_SIGNED_BYTE",
+    "uint8": "OFA_BYTE",
+}
 
 
 @dataclass(frozen=True)
@@ -77,10 +84,12 @@ class CandidateLinker:
             return self._link(candidates, folder)
 
     def _link(self, candidates: Sequence[BuiltCandidate], folder: Path) -> CandidateProgram:
-        arrays = _Arrays()
+        arrays = DataFile()
         table = [self._rows_of(number, c, arrays) for number, c in enumerate(candidates)]
-        expected = arrays.index(candidates[0].data, _EXPECTED)
-        (folder / "table.c").write_text(_source(candidates, table, arrays, expected), "utf-8")
+        expected = arrays.index(candidates[0].data, EXPECTED)
+        dtype = arrays.dtype(candidates[0].data, EXPECTED)
+        source = _source(candidates, table, arrays, expected, dtype)
+        (folder / "table.c").write_text(source, "utf-8")
         for name in (*_SOURCES, "candidates.h"):
             shutil.copyfile(runtime_folder() / name, folder / name)
         objects = dict.fromkeys(str(c.library.with_suffix(".o")) for c in candidates)
@@ -101,11 +110,11 @@ class CandidateLinker:
         return CandidateProgram(executable, data, tuple(c.symbol for c in candidates))
 
     def _rows_of(
-        self, number: int, candidate: BuiltCandidate, arrays: _Arrays
+        self, number: int, candidate: BuiltCandidate, arrays: DataFile
     ) -> tuple[str, list[str]]:
         """Return a candidate's entry in the table, and the definitions that it refers to."""
-        names = (*candidate.pointers, _EXPECTED)
-        sizes = {name: arrays.size(candidate.data, name) for name in names}
+        names = (*candidate.pointers, EXPECTED)
+        sizes = {name: arrays.num_bytes(candidate.data, name) for name in names}
         layout = lay_out(
             candidate.pointers,
             sizes,
@@ -115,7 +124,7 @@ class CandidateLinker:
         )
         places = []
         for place in layout.places:
-            name = _EXPECTED if place.array == OUTPUT else place.array
+            name = EXPECTED if place.array == OUTPUT else place.array
             places.append(f"{{{arrays.index(candidate.data, name)}, {place.phase}}}")
         rows = ", ".join(str(index) for row in layout.rows for index in row)
         definitions = [
@@ -131,47 +140,12 @@ class CandidateLinker:
         return entry, definitions
 
 
-class _Arrays:
-    """The arrays of some candidates, each once, in the order they were first asked for."""
-
-    def __init__(self) -> None:
-        self._archives: dict[Path, dict[str, np.ndarray]] = {}
-        self._order: dict[tuple[Path, str], int] = {}
-
-    def size(self, archive: Path, name: str) -> int:
-        """Return how many values an array has."""
-        return int(self._read(archive)[name].size)
-
-    def index(self, archive: Path, name: str) -> int:
-        """Return an array's number."""
-        return self._order.setdefault((archive, name), len(self._order))
-
-    def entries(self) -> list[tuple[int, int]]:
-        """Return offset and size of every array, in values."""
-        found, offset = [], 0
-        for archive, name in self._order:
-            found.append((offset, self.size(archive, name)))
-            offset += found[-1][1]
-        return found
-
-    def write(self, path: Path) -> None:
-        """Write all values as little-endian float32."""
-        with path.open("wb") as file:
-            for archive, name in self._order:
-                file.write(self._read(archive)[name].astype("<f4").tobytes())
-
-    def _read(self, archive: Path) -> dict[str, np.ndarray]:
-        if archive not in self._archives:
-            with np.load(archive, allow_pickle=False) as stored:
-                self._archives[archive] = {name: stored[name] for name in stored.files}
-        return self._archives[archive]
-
-
 def _source(
     candidates: Sequence[BuiltCandidate],
     table: Sequence[tuple[str, list[str]]],
-    arrays: _Arrays,
+    arrays: DataFile,
     expected: int,
+    dtype: str,
 ) -> str:
     entries = arrays.entries()
     listed = ", ".join(f"{{{offset}, {size}}}" for offset, size in entries)
@@ -183,8 +157,11 @@ def _source(
         "};",
         f"const int ofa_num_candidates = {len(candidates)};",
         f"const int ofa_expected = {expected};",
-        f"const long ofa_num_values = {sum(size for _, size in entries)};",
-        f"const double ofa_tolerance = {TOLERANCE!r};",
+        f"const enum ofa_type ofa_type = {_TYPES[dtype]};",
+        f"const long ofa_num_bytes = {sum(padded(size) for _, size in entries)};",
+        f"const double ofa_tolerance = {TOLERANCES[dtype]!r};",
+        f"const double ofa_share_between = {SHARE_BETWEEN!r};",
+        f"const int ofa_levels = {LEVELS};",
     ]
     return "\n".join(lines) + "\n"
 
@@ -215,8 +192,8 @@ class ProgramReport:
             match line.split():
                 case ["start", number]:
                     current = int(number)
-                case ["wrong", number, error]:
-                    wrong[int(number)] = _difference(float(error))
+                case ["wrong", number, error, allowed]:
+                    wrong[int(number)] = _difference(float(error), float(allowed))
                 case ["time", number, us]:
                     turns[int(number)].append(float(us))
         return cls(current, wrong, dict(turns))
@@ -231,7 +208,7 @@ class ProgramReport:
         return {number: TrialResult("ok", None, *figures) for number, figures in found.items()}
 
 
-def _difference(error: float) -> str:
+def _difference(error: float, allowed: float) -> str:
     if error < 0:
         return "wrote behind the end of its output"
-    return f"differs by {error:.1e} of the largest value; {TOLERANCE:.0e} is allowed"
+    return describe_error(error, allowed)

@@ -27,12 +27,12 @@ ACTIVATIONS: dict[str, Callable[[Doubles], Doubles]] = {
 
 @dataclass(frozen=True)
 class Case:
-    """A workload with data: inputs as the kernel reads them, constants as ONNX has them."""
+    """A workload with data: inputs as the kernel reads them, constants as the network has them."""
 
     workload: w.Workload
-    inputs: list[Floats]
-    expected: Doubles
-    constants: dict[str, Floats] = field(default_factory=dict)
+    inputs: list[NDArray[Any]]
+    expected: NDArray[Any]
+    constants: dict[str, Any] = field(default_factory=dict)
 
 
 def make_case(workload: w.Workload, rng: np.random.Generator) -> Case:
@@ -50,7 +50,7 @@ def _fan_in(weight: Floats, products: int) -> Floats:
     return weight / np.float32(math.sqrt(products))
 
 
-def windows(x: Floats, work: w._Windowed, fill: float) -> Iterator[Doubles]:
+def windows(x: NDArray[Any], work: w._Windowed, fill: float) -> Iterator[Doubles]:
     """Yield what each tap of the window sees of NHWC x: (N, out_height, out_width, C)."""
     top, left, bottom, right = work.padding
     edges = ((0, 0), (top, bottom), (left, right), (0, 0))
@@ -161,6 +161,12 @@ def _activate(work: w.Activate, draw: Draw) -> Case:
     return Case(work, [x], ACTIVATIONS[work.activation](x.astype(np.float64)))
 
 
+def _cast(work: w.Cast, draw: Draw) -> Case:
+    x = draw(work.size).astype(np.float16)  # exact in either type
+    source = "float32" if work.destination == "float16" else "float16"
+    return Case(work, [x.astype(source)], x.astype(work.destination))
+
+
 def _change_layout(work: w.ChangeLayout, draw: Draw) -> Case:
     shape = (work.batch, work.channels, work.positions)
     if work.destination == "nchw":
@@ -180,5 +186,6 @@ _MAKERS: dict[str, Callable[[Any, Draw], Case]] = {
     "scale_weights": _scale_weights,
     "add": _add,
     "activate": _activate,
+    "cast": _cast,
     "change_layout": _change_layout,
 }

@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from ofa_compile.compiler import workload as w
-from ofa_compile.hardware.target_spec import CoreSpec
+from ofa_compile.hardware.precision import byte_products, value_type
+from ofa_compile.hardware.target_spec import TargetSpec
 
-_VALUE_BYTES = 4
+# Products of bytes that one instruction adds into each lane of 32 bits.
+_BYTE_PRODUCTS = {"none": 1, "vnni": 4, "sdot": 4, "pmadd": 2, "smull": 2}
+_ON_BYTES = (
+    w.PointwiseInt8,
+    w.DepthwiseInt8,
+    w.GlobalPoolInt8,
+    w.ScaleChannelsInt8,
+    w.Quantise,
+    w.Dequantise,
+)
 # A private second-level cache delivers about half a vector register per cycle, sustained.
 _L2_VECTORS_PER_CYCLE = 0.5
 # Dense workloads to see before the arithmetic peak is believed.
@@ -22,12 +32,15 @@ class Roofline:
 
     Parameters
     ----------
-    core
-        Facts of the core.
+    target
+        Facts of the core, and the precision.
     """
 
-    def __init__(self, core: CoreSpec) -> None:
-        self._macs_per_cycle = core.fma_per_cycle * core.vector_bits / 32
+    def __init__(self, target: TargetSpec) -> None:
+        core = target.core
+        self._value_bytes = 2 if value_type(target) == "float16" else 4
+        self._macs_per_cycle = core.fma_per_cycle * core.vector_bits / (8 * self._value_bytes)
+        self._byte_products = _BYTE_PRODUCTS[byte_products(target)]
         self._bytes_per_cycle = _L2_VECTORS_PER_CYCLE * core.vector_bits / 8
         self._cycles_per_us = core.frequency_hz * 1e-6
         self._dense: set[w.Workload] = set()
@@ -39,9 +52,9 @@ class Roofline:
 
     def learn(self, workload: w.Workload, time_us: float) -> None:
         """Take a measured time into account."""
-        if isinstance(workload, w.Pointwise):
+        if isinstance(workload, w.Pointwise | w.PointwiseInt8):
             self._dense.add(workload)
-            clock = workload.macs / time_us / self._macs_per_cycle
+            clock = workload.macs / time_us / self._macs_per_cycle / self._speed(workload)
             self._cycles_per_us = max(self._cycles_per_us, clock)
 
     @property
@@ -51,9 +64,17 @@ class Roofline:
 
     def time_us(self, workload: w.Workload) -> float:
         """Return the bound in microseconds."""
-        arithmetic = real_macs(workload) / self._macs_per_cycle
-        traffic = _VALUE_BYTES * num_values(workload) / self._bytes_per_cycle
+        arithmetic = real_macs(workload) / self._macs_per_cycle / self._speed(workload)
+        traffic = self._num_bytes(workload) / self._bytes_per_cycle
         return (_CYCLES_PER_CALL + max(arithmetic, traffic)) / self._cycles_per_us
+
+    def _speed(self, workload: w.Workload) -> int:
+        """Return how many times the multiply-adds of floats a core does of this workload's."""
+        return self._byte_products if isinstance(workload, _ON_BYTES) else 1
+
+    def _num_bytes(self, workload: w.Workload) -> int:
+        """Return the least traffic: what is float beside bytes is left out."""
+        return num_values(workload) * (1 if isinstance(workload, _ON_BYTES) else self._value_bytes)
 
     def share(self, workload: w.Workload, time_us: float) -> float:
         """Return how close a measured time comes to the bound (1: it is reached)."""
@@ -90,9 +111,9 @@ def _taps_inside(window: w.Depthwise | w.Convolution) -> int:
 
 
 def num_values(workload: w.Workload) -> int:
-    """Count the float32 values that a workload reads and writes, each once."""
+    """Count the values that a workload reads and writes, each once."""
     match workload:
-        case w.Pointwise():
+        case w.Pointwise() | w.PointwiseInt8():
             outputs = workload.rows * workload.out_channels
             weights = workload.in_channels * workload.out_channels
             inputs = workload.rows * workload.in_channels
@@ -111,8 +132,10 @@ def num_values(workload: w.Workload) -> int:
             return 2 * workload.batch * workload.positions * workload.channels
         case w.Add():
             return 3 * workload.size
-        case w.Activate():
+        case w.Activate() | w.Cast():
             return 2 * workload.size
+        case w.Quantise() | w.Dequantise():
+            return 2 * workload.positions * workload.channels
         case w.ScaleWeights():
             return 2 * workload.in_channels * sum(workload.block_widths)
         case _:

@@ -23,6 +23,7 @@ def workload_union(
     num_classes: int | None = None,
     family: Family = "cpu",
     batch: int = 1,
+    precision: str = "fp32",
 ) -> dict[Workload, float]:
     """Return all workloads with their expected number in a uniformly drawn subnet.
 
@@ -34,8 +35,8 @@ def workload_union(
         Input sizes, equally likely; any that the space admits.
     num_classes
         Outputs of the classifier; the space's default if not given.
-    family, batch
-        What the workloads run on, and how many images at a time.
+    family, batch, precision
+        What the workloads run on, how many images at a time, in which numbers.
 
     Raises
     ------
@@ -43,21 +44,34 @@ def workload_union(
         If the space does not admit a resolution.
     """
     slots = slots_of(space)
+    shares = [_shares(space, slot) for slot in slots]
     expected: Counter[Workload] = Counter()
     chosen = list(resolutions)
     for resolution in chosen:
         for slot_index, _, layers in slot_layers(space, resolution, num_classes):
-            slot = slots[slot_index]
-            share = _presence(space, slot) / (len(slot.combinations) * len(chosen))
-            for workload in workloads_of(layers, family, batch):
-                expected[workload] += share  # type: ignore[assignment]  # fractions of a count
+            places = len(slots[slot_index].combinations) * len(chosen)
+            for feeds_pool, share in shares[slot_index].items():
+                found = workloads_of(layers, family, batch, precision, feeds_pool=feeds_pool)
+                for workload in found:
+                    expected[workload] += share / places  # type: ignore[assignment]  # fractions
     return dict(expected)
 
 
-def _presence(space: SearchSpace, slot: Slot) -> float:
-    """Return the share of uniformly drawn subnets that have the slot's block."""
-    if slot.depth_column is None:
-        return 1.0
+def _shares(space: SearchSpace, slot: Slot) -> dict[bool, float]:
+    """Return the share of uniformly drawn subnets that have the slot's block.
+
+    By whether a global pool reads it, which ends some networks' last stage; none of zero.
+    """
     stage, number = slot.key
+    if stage not in range(space.num_stages):
+        return {False: 1.0}
     depths = [space.base_depths[stage] + depth for depth in space.stage_depths[stage]]
-    return sum(depth > number for depth in depths) / len(depths)
+    is_read = stage == space.num_stages - 1 and _head_pools_first(space)
+    last = depths.count(number + 1) / len(depths) if is_read else 0.0
+    before = sum(depth > number for depth in depths) / len(depths) - last
+    return {feeds: share for feeds, share in ((False, before), (True, last)) if share > 0}
+
+
+def _head_pools_first(space: SearchSpace) -> bool:
+    layers = space.layers(space.smallest())
+    return next(layer.kind for layer in layers if layer.stage == space.num_stages) == "global_pool"

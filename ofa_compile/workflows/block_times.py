@@ -31,7 +31,7 @@ def measure_blocks(bundle: Bundle, architecture: Architecture) -> list[dict[str,
         return None
     manifest = bundle.manifest
     family: Family = "gpu" if manifest.target["tvm_target"]["kind"] in GPU_KINDS else "cpu"
-    sizes = _calls_per_block(architecture, family, manifest.input_shape[0])
+    sizes = _calls_per_block(architecture, family, manifest.input_shape[0], manifest.precision)
     with bundle.library as library:
         noise = np.random.default_rng(0).standard_normal(library.input_shape, dtype=np.float32)
         rounds = [
@@ -54,13 +54,13 @@ def measure_blocks(bundle: Bundle, architecture: Architecture) -> list[dict[str,
 
 
 def _calls_per_block(
-    architecture: Architecture, family: Family = "cpu", batch: int = 1
+    architecture: Architecture, family: Family = "cpu", batch: int = 1, precision: str = "fp32"
 ) -> dict[tuple[int, int], int]:
     """Return how many kernels the compiler calls for each (stage, block), in execution order."""
     layers = search_space(architecture.space).layers(architecture)
     grouped = groupby(layers, key=lambda layer: (layer.stage, layer.block))
     return {
-        key: sum(map(_num_calls, workloads_of(list(group), family, batch)))
+        key: sum(map(_num_calls, workloads_of(list(group), family, batch, precision)))
         for key, group in grouped
     }
 

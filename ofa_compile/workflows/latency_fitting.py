@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ofa_compile.errors import DataError
+from ofa_compile.hardware.precision import as_options, target_in
 from ofa_compile.hardware.target_spec import TargetSpec, load_target
 from ofa_compile.options import FitLatencyOptions, default_workspace
 from ofa_compile.predictors import metrics
@@ -44,8 +45,10 @@ def fit_latency_predictor(
     ------
     DataError
         If the data set has too few usable records of the target and the space.
+    TargetSpecError
+        If the target cannot compute in the precision.
     """
-    target = load_target(options.target)
+    target = target_in(load_target(options.target), options.precision)
     workspace = options.workspace or default_workspace(target.name)
     records, repeats = _records(options, target, workspace)
     num_fitted = len(records) - options.held_out
@@ -179,7 +182,7 @@ def _records(
 
 
 def _measure_hint(target: TargetSpec) -> str:
-    return f"ofa-compile measure --target {target.name} --count 100"
+    return f"ofa-compile measure {as_options(target)} --count 100"
 
 
 def _kernel_times(
@@ -195,7 +198,9 @@ def _kernel_times(
     wanted = [size for size in space.resolutions if min(sizes) <= size <= max(sizes)]
     database = TuningDatabase(database_path(workspace, target))
     results = database.results(tuning_fingerprint(target), kernel_digest(target.family))
-    times = tuned_kernel_times(space, wanted, results, target.family, options.batch)
+    times = tuned_kernel_times(
+        space, wanted, results, target.family, options.batch, target.precision
+    )
     return times if wanted and times.resolutions >= set(wanted) else None
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ofa_compile.errors import UserInputError
+from ofa_compile.hardware.precision import as_options
 from ofa_compile.hardware.target_spec import TargetSpec
 from ofa_compile.options import LimitOptions, default_workspace
 from ofa_compile.progress import ProgressCallback, no_progress
@@ -74,7 +75,7 @@ def load_latency_predictor(
             )
             options = "" if statistic == "median" else f" --statistic {statistic}"
             options += "" if batch == 1 else f" --batch {batch}"
-            hint = f"ofa-compile fit-latency --target {target.name}{options}"
+            hint = f"ofa-compile fit-latency {as_options(target)}{options}"
             raise UserInputError(message, hint=hint)
         _LOGGER.info("no latency predictor at %s: latency is an estimate", found)
         from ofa_compile.predictors.estimate import LatencyEstimator
@@ -85,7 +86,7 @@ def load_latency_predictor(
     predictor = LatencyPredictor.load(found)
     if predictor.target_fingerprint != target.fingerprint:
         message = f"{found} was fitted for another target than '{target.name}'"
-        hint = f"measure and fit again: ofa-compile measure --target {target.name}"
+        hint = f"measure and fit again: ofa-compile measure {as_options(target)}"
         raise UserInputError(message, hint=hint)
     if predictor.statistic != statistic:
         message = f"{found} predicts the {predictor.statistic} latency, not the {statistic}"

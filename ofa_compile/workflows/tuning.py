@@ -16,6 +16,7 @@ from ofa_compile.compiler.onnx_file import onnx_identity
 from ofa_compile.compiler.workload import Workload
 from ofa_compile.errors import DeviceUnavailableError, UserInputError
 from ofa_compile.hardware.gpu_devices import check_gpu
+from ofa_compile.hardware.precision import target_in
 from ofa_compile.hardware.target_spec import TargetSpec, load_target
 from ofa_compile.options import TuneOptions, default_workspace
 from ofa_compile.progress import ProgressCallback, no_progress
@@ -48,13 +49,15 @@ def tune_target(options: TuneOptions, progress: ProgressCallback = no_progress) 
     MissingDependencyError
         If what estimates it is not installed.
     UserInputError
-        If a CPU is asked for more than one image at a time.
+        If a CPU is asked for more than one image at a time, or a precision does not exist.
+    TargetSpecError
+        If the target cannot compute in the precision.
     ArtifactError
         If the database is corrupted or cannot be written.
     TuningError
         If nothing can be built or run.
     """
-    target = load_target(options.target)
+    target = target_in(load_target(options.target), options.precision)
     _check_tunable(target, options)
     path = database_path(options.workspace or default_workspace(target.name), target)
     database = TuningDatabase(path)
@@ -80,6 +83,7 @@ def tune_target(options: TuneOptions, progress: ProgressCallback = no_progress) 
     return {
         "database": str(path),
         "target": target.name,
+        "precision": target.precision,
         "kind": runner.kind,
         "space": options.space if options.onnx is None else None,
         "coverage_before": dataclasses.asdict(before),
@@ -117,7 +121,7 @@ def _make_plan(
     results = database.results(tuning_fingerprint(target), kernel_digest(target.family))
     share = options.roofline_share
     stop = StopRule(roofline_share=share, max_trials=target.tuning.max_trials_per_task)
-    return Plan(tasks, results, Roofline(target.core), stop)
+    return Plan(tasks, results, Roofline(target), stop)
 
 
 def _workloads(
@@ -130,12 +134,15 @@ def _workloads(
     space = search_space(options.space)
     if options.architecture is None:
         sizes = options.resolutions or space.resolutions
-        return workload_union(space, sizes, family=target.family, batch=options.batch)
+        return workload_union(
+            space, sizes, family=target.family, batch=options.batch, precision=target.precision
+        )
     if options.resolutions:
         message = "an architecture has its own resolution; --resolution is for whole spaces"
         raise UserInputError(message, hint="drop one of the two options")
     layers = space.layers(Architecture.from_file(options.architecture))
-    counts = Counter(workloads_of(layers, target.family, options.batch))
+    found = workloads_of(layers, target.family, options.batch, target.precision)
+    counts = Counter(found)
     return {workload: float(n) for workload, n in counts.items()}
 
 

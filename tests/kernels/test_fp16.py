@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from int8_harness import Int8Case, run_cases
+from int8_harness import run_cases
 from test_convolution import convolution
 from test_depthwise import depthwise
 
@@ -25,7 +26,7 @@ from ofa_compile.compiler.workload import (
 )
 from ofa_compile.hardware.precision import target_in
 from ofa_compile.hardware.target_spec import TargetSpec, load_target
-from ofa_compile.tuning.references import make_case
+from ofa_compile.tuning.references import Case, make_case
 
 pytestmark = pytest.mark.arm64
 # Weights and results are rounded to 11 bits, and so is every one of up to hundreds of partial sums.
@@ -37,11 +38,10 @@ def target(runnable: Callable[[TargetSpec], TargetSpec]) -> TargetSpec:
     return runnable(target_in(load_target("cortex-a76"), "fp16"))
 
 
-def half_case(workload: Workload, rng: np.random.Generator) -> Int8Case:
-    """Draw a case and round its inputs; what is expected is a result of the rounded ones."""
+def half_case(workload: Workload, rng: np.random.Generator) -> Case:
+    """Draw a case and round what is expected."""
     case = make_case(workload, rng)
-    expected = case.expected.astype(np.float16)
-    return Int8Case(workload, list(case.inputs), case.constants, expected)
+    return dataclasses.replace(case, expected=case.expected.astype(np.float16))
 
 
 def check(
@@ -119,6 +119,6 @@ def test_sums_over_whole_maps_do_not_overflow(
 ) -> None:
     workload = GlobalPool(1, 3136, 8)
     x = np.full((1, 3136, 8), 100, np.float32)  # 313,600 in all, and halves end at 65,504
-    case = Int8Case(workload, [x], {}, np.full((1, 8), 100, np.float16))
+    case = Case(workload, [x], np.full((1, 8), 100, np.float16))
     (result,) = run_cases([(case, {"vectors": 4})], target, tmp_path)
     np.testing.assert_array_equal(result, case.expected)

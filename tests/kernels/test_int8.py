@@ -8,15 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from int8_harness import (
-    Int8Case,
-    as_bytes,
-    depthwise_case,
-    draw_bytes,
-    draw_quantisation,
-    pointwise_case,
-    run_cases,
-)
+from int8_harness import run_cases
 
 from ofa_compile.compiler.kernel_registry import VectorMachine, find_kernel
 from ofa_compile.compiler.workload import (
@@ -32,6 +24,8 @@ from ofa_compile.hardware.precision import target_in
 from ofa_compile.hardware.target_spec import TargetSpec, load_target
 from ofa_compile.hardware.toolchain import find_emulator, find_linker
 from ofa_compile.kernels.depthwise_int8 import channel_groups
+from ofa_compile.tuning.references import Case
+from ofa_compile.tuning.references_int8 import make_int8_case
 
 ACTIVATIONS = ("none", "relu", "relu6", "hsigmoid", "hswish")
 # One step where a value lies between two bytes: the kernels round once where numpy rounds twice.
@@ -63,9 +57,9 @@ def target(request: pytest.FixtureRequest) -> TargetSpec:
 def check(target: TargetSpec, tmp_path: Path) -> Check:
     """Assert that every case is right with its default configuration, or all of them."""
 
-    def run(*cases: Int8Case, every_config: bool = False) -> None:
+    def run(*cases: Case, every_config: bool = False) -> None:
         machine = VectorMachine.of(target)
-        pairs: list[tuple[Int8Case, Any]] = []
+        pairs: list[tuple[Case, Any]] = []
         for case in cases:
             kernel = find_kernel(case.workload)
             assert kernel is not None
@@ -90,17 +84,17 @@ def check(target: TargetSpec, tmp_path: Path) -> Check:
 def test_pointwise_edges(check: Check, rng: np.random.Generator) -> None:
     shapes = [(1, 8, 128), (1, 4, 300), (5, 12, 4), (14, 4, 20), (15, 8, 72), (29, 36, 124)]
     shapes += [(49, 16, 64), (7, 20, 68), (3, 960, 16)]
-    check(*(pointwise_case(PointwiseInt8(*shape), rng) for shape in shapes))
+    check(*(make_int8_case(PointwiseInt8(*shape), rng) for shape in shapes))
 
 
 def test_pointwise_epilogues(check: Check, rng: np.random.Generator) -> None:
     options = [{"activation": a, "has_residual": r} for a in ACTIVATIONS for r in (False, True)]
     options += [{"activation": a, "writes": "floats"} for a in ACTIVATIONS]
-    check(*(pointwise_case(PointwiseInt8(9, 16, 36, **o), rng) for o in options))  # type: ignore[arg-type]
+    check(*(make_int8_case(PointwiseInt8(9, 16, 36, **o), rng) for o in options))  # type: ignore[arg-type]
 
 
 def test_every_pointwise_configuration(check: Check, rng: np.random.Generator) -> None:
-    check(pointwise_case(PointwiseInt8(31, 24, 136, "hswish"), rng), every_config=True)
+    check(make_int8_case(PointwiseInt8(31, 24, 136, "hswish"), rng), every_config=True)
 
 
 def depthwise(
@@ -124,25 +118,25 @@ def depthwise(
 def test_depthwise_maps(check: Check, rng: np.random.Generator, kernel: int, stride: int) -> None:
     sizes = [(1, 1), (2, 3), (7, 7), (9, 15), (14, 29)]
     check(
-        *(depthwise_case(depthwise(s, 64, kernel, stride, activation="relu"), rng) for s in sizes)
+        *(make_int8_case(depthwise(s, 64, kernel, stride, activation="relu"), rng) for s in sizes)
     )
 
 
 def test_depthwise_channels(check: Check, rng: np.random.Generator) -> None:
     channels = (16, 20, 24, 32, 40, 72, 88, 120, 136, 172)
-    check(*(depthwise_case(depthwise((5, 6), c, 3, activation="hswish"), rng) for c in channels))
+    check(*(make_int8_case(depthwise((5, 6), c, 3, activation="hswish"), rng) for c in channels))
 
 
 def test_depthwise_wide_rows_and_batches(check: Check, rng: np.random.Generator) -> None:
     check(
-        depthwise_case(depthwise((6, 112), 24, 7), rng),
-        depthwise_case(depthwise((9, 113), 64, 5, 2), rng),
-        depthwise_case(depthwise((5, 60), 64, 3, batch=2), rng),
+        make_int8_case(depthwise((6, 112), 24, 7), rng),
+        make_int8_case(depthwise((9, 113), 64, 5, 2), rng),
+        make_int8_case(depthwise((5, 60), 64, 3, batch=2), rng),
     )
 
 
 def test_every_depthwise_configuration(check: Check, rng: np.random.Generator) -> None:
-    check(depthwise_case(depthwise((9, 33), 48, 5), rng), every_config=True)
+    check(make_int8_case(depthwise((9, 33), 48, 5), rng), every_config=True)
 
 
 @pytest.mark.parametrize("channels", [16, 20, 24, 40, 72, 88, 172, 960])
@@ -155,34 +149,14 @@ def test_channel_groups_cover_all_channels(channels: int) -> None:
 
 
 def test_conversions(check: Check, rng: np.random.Generator) -> None:
-    cases = []
-    for positions, channels in ((1, 36), (7, 64), (50, 20)):
-        scheme = draw_quantisation(rng, channels)
-        x = rng.standard_normal((positions, channels), dtype=np.float32)
-        steps = x.astype(np.float64) * np.float32(1 / scheme.scale) + scheme.zero_point
-        work = Quantise(positions, channels)
-        cases.append(Int8Case(work, [x], {"output": scheme}, as_bytes(steps)))
-        data = draw_bytes(rng, positions, channels)
-        back = Dequantise(positions, channels)
-        cases.append(Int8Case(back, [data], {"input": scheme}, scheme.to_floats(data)))
-    check(*cases)
+    shapes = ((1, 36), (7, 64), (50, 20))
+    check(*(make_int8_case(kind(*s), rng) for s in shapes for kind in (Quantise, Dequantise)))
 
 
 def test_pooling_and_gates(check: Check, rng: np.random.Generator) -> None:
-    cases = []
-    for batch, positions, channels in ((1, 49, 36), (2, 5, 64), (1, 16, 200)):
-        source, result = draw_quantisation(rng, channels), draw_quantisation(rng, channels)
-        data = draw_bytes(rng, batch, positions, channels)
-        real = (data.astype(np.float64) - source.zero_point) * source.scale
-        pool = GlobalPoolInt8(batch, positions, channels)
-        mean = real.mean(axis=1).astype(np.float32)
-        cases.append(Int8Case(pool, [data], {"input": source}, mean))
-        gate = rng.uniform(0, 1, (batch, 1, channels)).astype(np.float32)
-        scaled = as_bytes(real * gate / result.scale + result.zero_point)
-        constants = {"input": source, "output": result}
-        work = ScaleChannelsInt8(batch, positions, channels)
-        cases.append(Int8Case(work, [data, gate], constants, scaled))
-    check(*cases)
+    shapes = ((1, 49, 36), (2, 5, 64), (1, 16, 200))
+    kinds = (GlobalPoolInt8, ScaleChannelsInt8)
+    check(*(make_int8_case(kind(*s), rng) for s in shapes for kind in kinds))
 
 
 def test_sizes_that_no_kernel_serves() -> None:

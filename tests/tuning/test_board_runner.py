@@ -10,7 +10,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from unfortunate_kernels import built_job, run_kernels, write_kernels
+from unfortunate_kernels import (
+    assert_judged,
+    built_job,
+    run_kernels,
+    write_kernels,
+    write_typed_kernels,
+)
 
 from ofa_compile.errors import BoardLostError, DeviceUnavailableError, MissingDependencyError
 from ofa_compile.hardware.target_spec import load_target
@@ -105,6 +111,14 @@ def test_each_failure_is_told_apart_and_the_others_are_timed(
     assert crashing.error == "the program ended with -11 on board"
     assert "no end within" in str(hanging.error)
     assert board.is_closed
+
+
+@pytest.mark.parametrize("dtype", ["int8", "float16"])
+def test_bytes_and_halves_are_compared_as_such(dtype: str, tmp_path: Path) -> None:
+    write_typed_kernels(tmp_path, HOST, dtype)
+    runner = runner_on(FolderBoard(tmp_path / "board"))
+    assert_judged(runner, tmp_path, dtype)
+    runner.close()
 
 
 def test_work_of_a_dying_board_is_repeated_on_another(folder: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from ofa_compile.compiler.kernel_registry import VectorMachine, find_kernel
 from ofa_compile.compiler.workload import Pointwise, Workload
 from ofa_compile.errors import ArtifactError
+from ofa_compile.hardware.precision import target_in
 from ofa_compile.hardware.target_spec import load_target
 from ofa_compile.space import search_space
 from ofa_compile.tuning import choose
@@ -71,6 +72,7 @@ def test_the_fingerprint_tells_targets_threads_and_versions_apart(
     base = tuning_fingerprint(TARGET)
     assert tuning_fingerprint(load_target("x86-64-avx512")) != base
     assert tuning_fingerprint(TARGET, threads=2) != base
+    assert tuning_fingerprint(target_in(TARGET, "int8")) != base  # not a feature apart: int16
     assert set(tuning_facts(TARGET)) >= {"processor", "features", "tvm", "threads"}
     monkeypatch.setattr("importlib.metadata.version", lambda _: "0.99")
     assert tuning_fingerprint(TARGET) != base

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from unfortunate_kernels import run_kernels, write_kernels
 
 from ofa_compile.cli.app import run_app
 from ofa_compile.errors import MissingDependencyError
+from ofa_compile.hardware.precision import target_in
 from ofa_compile.hardware.target_spec import load_target
 from ofa_compile.measurement.cycle_model import Disassembly, estimate_cycles, find_mca
 from ofa_compile.space import search_space
@@ -80,15 +80,19 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         EstimateRunner(ARM64)
 
 
-def test_the_command_says_that_it_estimates(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_the_command_estimates_in_every_precision_and_says_so(
+    precision: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     subnet = tmp_path / "smallest.json"
     subnet.write_text(search_space("ofa_mbv3_cifar").smallest(24).to_json(), encoding="utf-8")
-    command = ["tune", "--target", "arm64", "--architecture", str(subnet), "--max-trials", "3"]
-    assert run_app([*command, "--workspace", str(tmp_path), "--json"]) == 0
-    report = json.loads(capsys.readouterr().out)
-    assert (report["kind"], report["trials"]["ok"]) == ("estimate", 3)
-    assert {r.kind for r in TuningDatabase(database_path(tmp_path, ARM64))} == {"estimate"}
-    assert run_app([*command, "--workspace", str(tmp_path), "--dry-run", "--quiet"]) == 0
-    assert "(estimate)" in capsys.readouterr().out
+    command = ["tune", "--target", "cortex-a76", "--architecture", str(subnet)]
+    command += ["--precision", precision, "--max-trials", "4", "--workspace", str(tmp_path)]
+    assert run_app([*command, "--quiet"]) == 0
+    target = load_target("cortex-a76")
+    path = database_path(tmp_path, target_in(target, precision))
+    assert [(r.kind, r.status) for r in TuningDatabase(path)] == [("estimate", "ok")] * 4
+    assert not database_path(tmp_path, target).exists()
+    text = capsys.readouterr().out
+    assert str(path) in text
+    assert "(estimate)" in text

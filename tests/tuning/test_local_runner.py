@@ -6,7 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from unfortunate_kernels import WORK, run_kernels, write_kernels
+from unfortunate_kernels import (
+    WORK,
+    assert_judged,
+    run_kernels,
+    write_kernels,
+    write_typed_kernels,
+)
 
 from ofa_compile.compiler.workload import Depthwise, Pointwise
 from ofa_compile.errors import DeviceUnavailableError, MissingDependencyError
@@ -55,6 +61,14 @@ def test_each_failure_is_told_apart_and_the_others_go_on(runner: LocalRunner, fo
     for result, word in zip(results, words, strict=True):
         assert word in (result.error or "")
     assert [r.status for r in run_kernels(runner, folder, "right")] == ["ok"]
+
+
+@pytest.mark.parametrize("dtype", ["int8", "float16"])
+def test_bytes_and_halves_are_compared_as_such(
+    runner: LocalRunner, dtype: str, tmp_path: Path
+) -> None:
+    write_typed_kernels(tmp_path, HOST, dtype)
+    assert_judged(runner, tmp_path, dtype)
 
 
 def test_what_did_not_build_or_load_is_a_failure_too(runner: LocalRunner, folder: Path) -> None:

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from ofa_compile.cli.app import run_app
-from ofa_compile.errors import MissingDependencyError
+from ofa_compile.errors import MissingDependencyError, TargetSpecError
+from ofa_compile.hardware.precision import target_in
 from ofa_compile.hardware.target_spec import load_target
 from ofa_compile.hardware.toolchain import find_linker
 from ofa_compile.space import search_space
@@ -67,9 +68,32 @@ def test_tunes_resumes_and_is_used(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "of a random subnet's expected time" in capsys.readouterr().out
 
 
+def test_int8_is_tuned_apart_from_float32(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        int8 = target_in(HOST, "int8")
+    except TargetSpecError as err:
+        pytest.skip(str(err))
+    plan = tune(tmp_path, capsys, "--precision", "int8", "--dry-run")
+    assert 0 < plan["coverage"]["num_fixed"] < plan["coverage"]["num_workloads"]
+    report = tune(tmp_path, capsys, "--precision", "int8", "--max-trials", "12")
+    assert (report["precision"], report["trials"]["ok"]) == ("int8", 12)
+    path = database_path(tmp_path, int8)
+    assert report["database"] == str(path) != str(database_path(tmp_path, HOST))
+    kinds = {record.workload.kind for record in TuningDatabase(path)}
+    assert kinds & {"pointwise_int8", "depthwise_int8"}
+    assert not database_path(tmp_path, HOST).exists()
+    assert tuned_configs(int8, tmp_path).keys() > tuned_configs(HOST, tmp_path).keys()
+    assert run_app([*ARGUMENTS, str(tmp_path), "--precision", "int8", "--dry-run", "--quiet"]) == 0
+    assert "have one configuration in int8, and nothing to choose" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
+        (("--target", "cortex-a53", "--precision", "fp16"), 2, "cortex-a53 cannot compute in fp16"),
+        (("--target", "riscv64", "--precision", "int8"), 2, "no int8 kernels for riscv64"),
         (("--target", "riscv64"), 4, "cannot run code for 'riscv64', and nothing estimates"),
         (("--resolution", "33"), 2, "resolution 33 is outside ofa_mbv3_cifar"),
         (("--space", "nonsense"), 2, "unknown search space"),
@@ -84,7 +108,7 @@ def test_what_cannot_be_tuned_is_an_error(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    if arguments[1] == "riscv64" and load_target("riscv64").is_native:
+    if arguments == ("--target", "riscv64") and load_target("riscv64").is_native:
         pytest.skip("this machine is a riscv64")
     assert run_app(["tune", "--workspace", str(tmp_path), *arguments]) == code
     assert words in capsys.readouterr().err

@@ -65,7 +65,7 @@ class FakeRunner:
 
 def make_plan(database: TuningDatabase, *tasks: Task, share: float = 9.0) -> Plan:
     results = database.results("machine", "code") if database.path.exists() else TuningResults()
-    roofline = Roofline(load_target("x86-64").core)
+    roofline = Roofline(load_target("x86-64"))
     return Plan(tasks, results, roofline, StopRule(roofline_share=share))
 
 
@@ -140,7 +140,7 @@ def test_near_the_roofline_alternatives_are_left_out(tmp_path: Path) -> None:
 
 def test_a_bound_raised_later_calls_for_what_was_left_out(tmp_path: Path) -> None:
     """Eight workloads define the peak; a ninth is near it, until the tenth runs twice as fast."""
-    bound = Roofline(load_target("x86-64").core)
+    bound = Roofline(load_target("x86-64"))
     fast = Pointwise(7, 480, 112)
 
     class Timed(FakeRunner):
@@ -229,7 +229,7 @@ def test_a_database_that_cannot_be_written_ends_the_run(tmp_path: Path) -> None:
     path = tmp_path / "folder"
     path.mkdir()
     database = TuningDatabase(path)
-    plan = Plan([task(LARGE)], TuningResults(), Roofline(load_target("x86-64").core))
+    plan = Plan([task(LARGE)], TuningResults(), Roofline(load_target("x86-64")))
     tuner = Tuner(plan, database, FakeBuilder(), FakeRunner(), fingerprint="m", code="c")
     with pytest.raises(ArtifactError, match="cannot append to"):
         tuner.run(TuningBudget())

@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from ofa_compile.compiler.workload import Pointwise, ScaleWeights, Workload, workload_from_dict
 from ofa_compile.errors import ArchitectureError, ArtifactError
+from ofa_compile.hardware.precision import target_in
+from ofa_compile.hardware.target_spec import load_target
 from ofa_compile.space import search_space
 from ofa_compile.space.architecture import Architecture
 from ofa_compile.supernet import load_supernet
@@ -18,47 +21,81 @@ from ofa_compile.supernet.supernet import Supernet
 from ofa_compile.tuning.layer_workloads import workloads_of
 from ofa_compile.tuning.union import workload_union
 
+if TYPE_CHECKING:
+    from ofa_compile.compiler.graph import Graph
+    from ofa_compile.compiler.kernel_registry import VectorMachine
+
 SPACES = {
     "ofa_mbv3_d234_e346_k357_w1.0": 224,
     "ofa_proxyless_d234_e346_k357_w1.3": 160,
     "ofa_resnet50": 132,  # odd sizes on the way: average pools with incomplete windows
     "ofa_mbv3_cifar": 28,
 }
+# The last block writes floats, for the pool behind it, and which block that is depends.
+INT8_RESNET = ("ofa_resnet50", "int8")
 
 
-def compiled_workloads(
-    supernet: Supernet, architecture: Architecture, path: Path
-) -> list[Workload]:
-    """Return the workloads of a real plan, in order."""
-    from ofa_compile.compiler.import_onnx import import_onnx
-    from ofa_compile.compiler.kernel_registry import VectorMachine
-    from ofa_compile.compiler.lower import lower
-    from ofa_compile.compiler.pipeline import run_passes
+def export(supernet: Supernet, architecture: Architecture, path: Path) -> None:
     from ofa_compile.export.onnx_export import export_onnx
-    from ofa_compile.hardware.target_spec import load_target
 
     export_onnx(
         supernet.extract(architecture), path, resolution=architecture.resolution, check=False
     )
+
+
+def compiled_workloads(path: Path, precision: str) -> list[Workload]:
+    """Return the workloads of a real plan, in order."""
+    from ofa_compile.compiler.fp16 import lower_fp16
+    from ofa_compile.compiler.import_onnx import import_onnx
+    from ofa_compile.compiler.kernel_registry import VectorMachine
+    from ofa_compile.compiler.lower import lower
+    from ofa_compile.compiler.pipeline import run_passes
+
     graph = import_onnx(path)
+    target = target_in(load_target("cortex-a76" if precision == "fp16" else "x86-64"), precision)
+    machine = VectorMachine.of(target)
+    if precision == "int8":
+        return int8_workloads(graph, machine)
     run_passes(graph)
-    machine = VectorMachine.of(load_target("x86-64"))
-    return [step.workload for step in lower(graph, machine, lambda _: None).steps]
+    lower_floats = lower_fp16 if precision == "fp16" else lower
+    return [step.workload for step in lower_floats(graph, machine, lambda _: None).steps]
+
+
+def int8_workloads(graph: Graph, machine: VectorMachine) -> list[Workload]:
+    """Lower to bytes; ranges decide about scales only, so that any will do."""
+    from ofa_compile.compiler.int8.lower import lower_int8
+    from ofa_compile.compiler.int8.quantise import quantise
+    from ofa_compile.compiler.int8.ranges import Range
+    from ofa_compile.compiler.pipeline import INT8_PASSES, run_passes
+
+    run_passes(graph, INT8_PASSES)
+    values = [graph.input, *(node.output for node in graph.nodes)]
+    ones = {value.id: np.ones(value.shape[1]) for value in values}
+    ranges = {key: Range(-one, one, one) for key, one in ones.items()}
+    return [step.workload for step in lower_int8(quantise(graph, ranges), machine, _none).steps]
+
+
+def _none(workload: Workload) -> None:
+    """Choose the default."""
 
 
 def check(space_name: str, resolution: int, count: int, path: Path) -> None:
     space = search_space(space_name)
-    union = workload_union(space, [resolution])
     supernet = load_supernet(None, space=space)
     rng = np.random.default_rng(7)
+    precisions = ("fp32", "int8", "fp16")
+    unions = {p: set(workload_union(space, [resolution], precision=p)) for p in precisions}
     for _ in range(count):
         architecture = space.sample(rng, resolution=resolution)
-        real = compiled_workloads(supernet, architecture, path)
-        scaled = [w for w in real if isinstance(w, Pointwise) and w.has_dynamic_weights]
-        assert sum(isinstance(w, ScaleWeights) for w in real) == len(scaled)
-        plain = [w for w in real if not isinstance(w, ScaleWeights)]
-        assert Counter(plain) == Counter(workloads_of(space.layers(architecture)))
-        assert set(plain) <= set(union)
+        export(supernet, architecture, path)
+        for precision, union in unions.items():
+            real = compiled_workloads(path, precision)
+            scaled = [w for w in real if isinstance(w, Pointwise) and w.has_dynamic_weights]
+            assert sum(isinstance(w, ScaleWeights) for w in real) == len(scaled)
+            plain = [w for w in real if not isinstance(w, ScaleWeights)]
+            layers = space.layers(architecture)
+            assert Counter(plain) == Counter(workloads_of(layers, precision=precision))
+            assert set(plain) <= union
 
 
 @pytest.mark.parametrize(("space", "resolution"), SPACES.items())
@@ -96,17 +133,17 @@ def test_fifty_subnets_workloads_are_in_the_union(
     check(space, resolution, 50, tmp_path / "net.onnx")
 
 
-@pytest.mark.parametrize("name", SPACES)
-def test_expected_numbers_are_those_of_a_large_sample(name: str) -> None:
+@pytest.mark.parametrize(("name", "precision"), [*((n, "fp32") for n in SPACES), INT8_RESNET])
+def test_expected_numbers_are_those_of_a_large_sample(name: str, precision: str) -> None:
     space = search_space(name)
     resolution = SPACES[name]
-    union = workload_union(space, [resolution])
+    union = workload_union(space, [resolution], precision=precision)
     rng = np.random.default_rng(3)
     sample = 2000
     counts: Counter[Workload] = Counter()
     for row in space.sample_indices(rng, sample):
         architecture = dataclasses.replace(space.from_indices(row), resolution=resolution)
-        counts.update(workloads_of(space.layers(architecture)))
+        counts.update(workloads_of(space.layers(architecture), precision=precision))
     assert set(counts) <= set(union)
     for workload, expected in union.items():
         # Five standard deviations of a Poisson count, which is wider than the true spread.

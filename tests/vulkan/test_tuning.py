@@ -16,7 +16,9 @@ from ofa_compile.cli.app import run_app
 from ofa_compile.compiler.build import compile_onnx
 from ofa_compile.compiler.workload import GatedPointwise, Generic
 from ofa_compile.errors import DeviceUnavailableError
+from ofa_compile.hardware.precision import target_in
 from ofa_compile.hardware.target_spec import TargetSpec
+from ofa_compile.space import search_space
 from ofa_compile.tuning.choose import database_path, tuned_configs
 from ofa_compile.tuning.database import TuningDatabase
 
@@ -75,6 +77,20 @@ def test_metaschedule_and_our_kernels_are_tuned_on_the_device(
         assert np.abs(library.run(x) - expected).max() <= 1e-5 * np.abs(expected).max()
     again = tune(capsys, tmp_path, "--onnx", str(path), "--dry-run")
     assert again["coverage"]["num_trials"] < report["coverage_before"]["num_trials"]
+
+
+@pytest.mark.vulkan
+@pytest.mark.slow
+def test_halves_are_tuned_apart(
+    vulkan: TargetSpec, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    subnet = tmp_path / "smallest.json"
+    subnet.write_text(search_space("ofa_mbv3_cifar").smallest(24).to_json(), encoding="utf-8")
+    options = ("--architecture", str(subnet), "--max-trials", "6")
+    report = tune(capsys, tmp_path, "--precision", "fp16", *options)
+    assert report["trials"]["ok"] == 6
+    path = database_path(tmp_path, target_in(vulkan, "fp16"))
+    assert report["database"] == str(path) != str(database_path(tmp_path, vulkan))
 
 
 @pytest.mark.vulkan

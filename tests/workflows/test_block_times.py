@@ -40,7 +40,9 @@ class Library:
 
 
 def bundle(num_steps: int, is_native: bool = True) -> Any:
-    manifest = SimpleNamespace(target={"tvm_target": {"kind": "llvm"}}, input_shape=(1, 3, 32, 32))
+    manifest = SimpleNamespace(
+        target={"tvm_target": {"kind": "llvm"}}, input_shape=(1, 3, 32, 32), precision="fp32"
+    )
     return SimpleNamespace(is_native=is_native, library=Library(num_steps), manifest=manifest)
 
 

@@ -122,5 +122,8 @@ def test_other_conditions_and_too_few_are_errors(workspace: Path) -> None:
         fit_latency_predictor(options(workspace, cache_state="cold"))
     with pytest.raises(DataError, match=r"no successful records .* batch 4"):
         fit_latency_predictor(options(workspace, batch=4))
+    with pytest.raises(DataError, match=r"no successful records .* on 'x86-64-int8'") as caught:
+        fit_latency_predictor(options(workspace, precision="int8"))
+    assert "measure --target x86-64 --precision int8" in str(caught.value.hint)
     with pytest.raises(DataError, match="45 records leave 5 to fit on beside 40 held out"):
         fit_latency_predictor(options(workspace, held_out=40))

@@ -52,9 +52,11 @@ class Calibration:
 
 def calibration_for_timing(target: TargetSpec, resolution: int) -> Calibration | None:
     """Calibrate on noise, enough where only the time of a run is of interest; None in float."""
-    if target.precision != "int8":
-        return None
-    shape = (3, resolution, resolution)
+    return noise((3, resolution, resolution)) if target.precision == "int8" else None
+
+
+def noise(shape: tuple[int, ...]) -> Calibration:
+    """Calibrate on noise of a shape (C, H, W)."""
 
     def load() -> NDArray[np.float32]:
         return np.random.default_rng(0).standard_normal((_NOISE_IMAGES, *shape), dtype=np.float32)
