@@ -70,7 +70,8 @@ class Workshop(Generic[Built]):
     Attributes
     ----------
     take_board
-        Waits for a board and holds it; raises `DeviceError` if none can be had.
+        Waits for a board and holds it; raises `DeviceError` if none can be had. Is given what to
+        call with name and reason of boards that were offered and could not be taken.
     build
         Makes something of an architecture that `deploy` can use, in a folder that lives as long.
         Called for one subnet at a time.
@@ -78,7 +79,7 @@ class Workshop(Generic[Built]):
         Puts that on a board and checks that it computes what it should.
     """
 
-    take_board: Callable[[], FleetBoard]
+    take_board: Callable[[Callable[[str, str], None]], FleetBoard]
     build: Callable[[Architecture, Path], Built]
     deploy: Callable[[Built, Any], BoardRunner]
 
@@ -227,7 +228,7 @@ class _Fleet:
         try:
             for _ in range(_MAX_SESSIONS):
                 try:
-                    board = self.workshop.take_board()
+                    board = self.workshop.take_board(self._blame)
                 except DeviceError as error:
                     self._none_to_be_had = error
                     return
@@ -247,7 +248,7 @@ class _Fleet:
                             self._measure_on(board, own)
                         return
                     except DeviceError as error:
-                        self._blame(board, str(error))
+                        self._blame(board.name, str(error))
                         if is_expected:  # the others need not wait for the next attempt
                             is_expected = False
                             self._roll_call.withdraw(has_arrived=True)
@@ -276,7 +277,7 @@ class _Fleet:
         self.reports[board.name].reference_ms = own.anchor_ms
         objection = self._roll_call.objection(board.name, own.anchor_ms)
         if objection is not None:
-            self._blame(board, f"left out: {objection}")
+            self._blame(board.name, f"left out: {objection}")
             return False
         with self._lock:
             if self.log.anchor_ms is None:
@@ -300,7 +301,8 @@ class _Fleet:
                 if isinstance(error, BoardLostError):
                     raise
                 if num_in_a_row == _MAX_IN_A_ROW:
-                    self._blame(board, f"left out: {num_in_a_row} failures in a row, last {error}")
+                    reason = f"left out: {num_in_a_row} failures in a row, last {error}"
+                    self._blame(board.name, reason)
                     return
             except OfaCompileError as error:
                 self._finish(task, failure(error))
@@ -343,9 +345,10 @@ class _Fleet:
         self._fatal = self._fatal or error
         self.work.stop()
 
-    def _blame(self, board: FleetBoard, reason: str) -> None:
-        logger.warning("board %s: %s", board.name, reason)
-        self.reports[board.name].problem = reason
+    def _blame(self, board: str, reason: str) -> None:
+        logger.warning("board %s: %s", board, reason)
+        with self._lock:
+            self.reports.setdefault(board, BoardReport(board=board)).problem = reason
 
     def _build(self, architecture: Architecture) -> Any:
         with self._build_lock:

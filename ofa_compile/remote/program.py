@@ -10,7 +10,14 @@ from typing import Any, NoReturn
 from ofa_compile.errors import BoardLostError
 from ofa_compile.hardware.board_address import board_address
 from ofa_compile.remote.glue import build_glue
-from ofa_compile.remote.session import MAX_BOARDS, Board, acquire_board, unique_name
+from ofa_compile.remote.session import (
+    MAX_BOARDS,
+    Blame,
+    Board,
+    acquire_board,
+    log_failure,
+    unique_name,
+)
 from ofa_compile.remote.tracker import Tracker
 from ofa_compile.runtime.program import Program, check_end
 
@@ -68,13 +75,15 @@ class BoardProgram(Program):
             self.board.remove(self._name)
 
 
-def acquire_target_board(target: Mapping[str, Any]) -> Board:
+def acquire_target_board(target: Mapping[str, Any], blame: Blame = log_failure) -> Board:
     """Take a board of a target; the caller closes it.
 
     Parameters
     ----------
     target
         As `describe_target` wrote it.
+    blame
+        Told of boards that the tracker offered and that could not be taken.
 
     Raises
     ------
@@ -85,7 +94,7 @@ def acquire_target_board(target: Mapping[str, Any]) -> Board:
     # Bundles from before compiler flags have none.
     flags = target.get("compiler_flags", ())
     arguments = (target["linkers"], target["arch"], target["name"], flags)
-    return acquire_board(address, lambda: build_glue(*arguments))
+    return acquire_board(address, lambda: build_glue(*arguments), blame)
 
 
 def count_free_boards(target: Mapping[str, Any]) -> int:

@@ -29,6 +29,8 @@ from ofa_compile.remote.tracker import KeySummary, Tracker
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+Blame = Callable[[str, str], None]
+"""Called with the name of a board that failed, and why."""
 
 CONNECT_S = 15.0
 # TVM's client has room for 32 sessions in one process.
@@ -286,7 +288,14 @@ class Board:
         self.close()
 
 
-def acquire_board(address: BoardAddress, glue: Callable[[], bytes]) -> Board:
+def log_failure(board: str, reason: str) -> None:
+    """Warn of a board that failed."""
+    logger.warning("board %s: %s", board, reason)
+
+
+def acquire_board(
+    address: BoardAddress, glue: Callable[[], bytes], blame: Blame = log_failure
+) -> Board:
     """Take a board; the caller closes it, best in a `with` block.
 
     Parameters
@@ -295,6 +304,8 @@ def acquire_board(address: BoardAddress, glue: Callable[[], bytes]) -> Board:
         Where to look, and how long.
     glue
         Makes the module for boards that run TVM's own server.
+    blame
+        Told of boards that the tracker offered and that could not be taken.
 
     Raises
     ------
@@ -316,7 +327,7 @@ def acquire_board(address: BoardAddress, glue: Callable[[], bytes]) -> Board:
         except DeviceError as error:
             # The tracker offers boards that have just died; the next one may be well. One that
             # fails twice will not get better.
-            logger.warning("%s", error)
+            blame(f"{address.key}@{offer.endpoint}", str(error))
             if offer.endpoint in failures or time.monotonic() >= deadline:
                 raise
             failures[offer.endpoint] = error

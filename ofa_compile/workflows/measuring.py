@@ -6,6 +6,7 @@ import dataclasses
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -220,7 +221,7 @@ def _measure_on_boards(
     report = measure_fleet(
         SampleLog(space, target, LatencyDataset(latency_dataset_path(workspace)), config),
         wanted,
-        Workshop(take_board=lambda: acquire_target_board(description), build=build, deploy=deploy),
+        Workshop(take_board=partial(acquire_target_board, description), build=build, deploy=deploy),
         num_boards,
         progress=progress,
     )

@@ -82,7 +82,7 @@ class Pool:
         self.boards = list(boards)
         self._lock = threading.Lock()
 
-    def take(self) -> FakeBoard:
+    def take(self, blame: Callable[[str, str], None]) -> FakeBoard:
         with self._lock:
             for board in self.boards:
                 if not board.is_held:
@@ -278,12 +278,12 @@ def test_end_does_not_wait_for_a_board_to_come_back(
     released = threading.Event()
 
     class Slow(Pool):
-        def take(self) -> FakeBoard:
+        def take(self, blame: Callable[[str, str], None]) -> FakeBoard:
             try:
-                return super().take()
+                return super().take(blame)
             except DeviceUnavailableError:
                 released.wait(30)
-                return super().take()
+                return super().take(blame)
 
     dead = FakeBoard("dead", misbehave=die(0))
     pool = Slow(FakeBoard("a"), dead)

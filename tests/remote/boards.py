@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -152,3 +153,54 @@ def shake_hands(end: socket.socket) -> None:
     end.recv(length, socket.MSG_WAITALL)
     name = b"server:fake"
     end.sendall(struct.pack("<ii", RPC_MAGIC, len(name)) + name)
+
+
+def refuse_key(end: socket.socket) -> None:
+    """Turn a client away that has the key under which the board registered."""
+    _, length = struct.unpack("<ii", end.recv(8, socket.MSG_WAITALL))
+    end.recv(length, socket.MSG_WAITALL)
+    end.sendall(struct.pack("<i", RPC_MAGIC + 2))
+    end.close()
+
+
+def babble(end: socket.socket) -> None:
+    """Answer the first message with nonsense."""
+    shake_hands(end)
+    end.sendall(b"\x08\0\0\0\0\0\0\0" + b"garbage!" * 4)
+
+
+def reset_after(board: Endpoint, num_bytes: int) -> Callable[[socket.socket], None]:
+    """Be a board, until so many bytes have come: then the connection is reset."""
+
+    def behave(end: socket.socket) -> None:
+        with socket.create_connection((board.host, board.port)) as inner:
+            threading.Thread(target=_pass_on, args=(inner, end), daemon=True).start()
+            _pass_on(end, inner, num_bytes)
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            end.close()
+
+    return behave
+
+
+def _pass_on(source: socket.socket, sink: socket.socket, limit: int = 1 << 40) -> None:
+    with contextlib.suppress(OSError):
+        while limit > 0 and (data := source.recv(1 << 14)):
+            limit -= len(data)
+            sink.sendall(data)
+
+
+@contextlib.contextmanager
+def offered(tracker: Endpoint, key: str, board: Endpoint) -> Iterator[None]:
+    """Register a board with a tracker under a key; the tracker forgets it after the block."""
+    update, put = 5, 3
+    address = [board.host, board.port]
+    with socket.create_connection((tracker.host, tracker.port)) as end:
+        end.sendall(struct.pack("<i", 0x2F271))
+        end.recv(4, socket.MSG_WAITALL)
+        info = {"key": f"server:{key}", "addr": address}
+        for document in ([update, info], [put, key, [board.port, key], board.host]):
+            data = json.dumps(document).encode()
+            end.sendall(struct.pack("<i", len(data)) + data)
+            (length,) = struct.unpack("<i", end.recv(4, socket.MSG_WAITALL))
+            assert json.loads(end.recv(length, socket.MSG_WAITALL)) == 0
+        yield

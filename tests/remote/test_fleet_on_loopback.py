@@ -10,12 +10,22 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from boards import RPC_MAGIC, Daemon, LocalTracker
+from boards import (
+    RPC_MAGIC,
+    Daemon,
+    LocalTracker,
+    babble,
+    fake_board,
+    offered,
+    refuse_key,
+    reset_after,
+)
 from stub_build import build_program
 from stub_bundle import DEFINES, stub_logits
 
@@ -84,7 +94,7 @@ def measure(
         ),
         choose_architectures(SPACE, count),
         Workshop(
-            take_board=lambda: acquire_target_board(description),
+            take_board=partial(acquire_target_board, description),
             build=lambda architecture, folder: built,
             deploy=deploy,
         ),
@@ -150,6 +160,45 @@ def test_run_finishes_without_a_bad_board(
     assert expected[fault] in str(found[name].problem)
     assert found[name].num_measured == 0
     assert all(entry.problem is None for other, entry in found.items() if other != name)
+
+
+@pytest.mark.parametrize("fault", ["refuses", "babbles", "resets"])
+def test_bad_board_that_the_tracker_offers_is_named(
+    daemons: list[Daemon],
+    target: TargetSpec,
+    tracker: LocalTracker,
+    daemon_program: Path,
+    tmp_path: Path,
+    built: BuiltSubnet,
+    fault: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ofa_compile.remote.session._PAUSE_S", 0.0)
+    key = target.runner.key
+    target = dataclasses.replace(target, runner=dataclasses.replace(target.runner, wait_s=0.5))
+    inner = Daemon(daemon_program, key, folder=tmp_path)
+    behaviours = {
+        "refuses": refuse_key,
+        "babbles": babble,
+        "resets": reset_after(inner.endpoint, 50_000),
+    }
+    try:
+        with (
+            fake_board(behaviours[fault]) as endpoint,
+            offered(tracker.endpoint, key, endpoint),
+        ):
+            tracker.wait_for(key, 4)
+            report = measure(target, tmp_path, built)
+    finally:
+        inner.stop()
+    assert (report.num_measured, report.num_failed) == (12, 0)
+    name = f"{key}@{endpoint}"
+    found = {entry.board: entry for entry in report.boards}
+    words = "cannot upload subnet" if fault == "resets" else f"cannot connect to board {name}: "
+    assert words in str(found[name].problem)
+    assert found[name].num_measured == 0
+    good = {f"{key}@{daemon.endpoint}" for daemon in daemons}
+    assert {entry.board for entry in report.boards if entry.problem is None} == good
 
 
 def _signal(process: int, number: int) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from boards import LocalTracker, StockBoard, fake_board, shake_hands
+from boards import LocalTracker, StockBoard, babble, fake_board, shake_hands
 
 from ofa_compile.errors import BoardLostError, DeviceUnavailableError
 from ofa_compile.hardware.board_address import BoardAddress, Endpoint
@@ -191,11 +191,6 @@ def test_board_that_falls_silent_is_given_up(monkeypatch: pytest.MonkeyPatch, gl
 
 def test_garbage_from_a_board_is_an_error(monkeypatch: pytest.MonkeyPatch, glue: Glue) -> None:
     monkeypatch.setattr(session_module, "CONNECT_S", 5.0)
-
-    def babble(end: socket.socket) -> None:
-        shake_hands(end)
-        end.sendall(b"\x08\0\0\0\0\0\0\0" + b"garbage!" * 4)
-
     with (
         fake_board(babble) as endpoint,
         pytest.raises(DeviceUnavailableError, match="cannot connect to board stock"),
