@@ -150,10 +150,10 @@ def find_linker_among(
             return found
     names = ", ".join(linkers) or "nothing ('toolchain.linkers' is empty)"
     message = f"no compiler that can link for target '{target}'; looked for {names}"
-    unset = [name for entry in linkers for name in _unset_variables(entry)]
-    if unset:
-        message += f" ({', '.join(dict.fromkeys(unset))} is not set)"
-    hint = next((_VARIABLE_HINTS[name] for name in unset if name in _VARIABLE_HINTS), None)
+    variables = dict.fromkeys(name for entry in linkers for name in _variables(entry))
+    if variables:
+        message += f" ({_about_variables(list(variables))})"
+    hint = next((_VARIABLE_HINTS[name] for name in variables if name in _VARIABLE_HINTS), None)
     raise MissingDependencyError(message, hint=hint or _linker_hint(linkers, arch, platform))
 
 
@@ -201,9 +201,15 @@ def _linker_hint(linkers: Sequence[str], arch: str, platform: Platform) -> str:
     return ", or: ".join(lines) or "add one to 'toolchain.linkers' in the target's file"
 
 
-def _unset_variables(entry: str) -> list[str]:
-    """Return the environment variables that an entry of `linkers` names and that are not set."""
-    return [name for name in string.Template(entry).get_identifiers() if name not in os.environ]
+def _variables(entry: str) -> list[str]:
+    """Return the environment variables that an entry of `linkers` names."""
+    return string.Template(entry).get_identifiers()
+
+
+def _about_variables(names: Sequence[str]) -> str:
+    """Say which of them are set, and that nothing was found there; or that none is."""
+    found = [f"{name} is '{os.environ[name]}'" for name in names if name in os.environ]
+    return f"{', '.join(found)}: no such file there" if found else f"{', '.join(names)} is not set"
 
 
 def _find_one(entry: str, arch: str, flags: Sequence[str], platform: Platform) -> Toolchain | None:

@@ -12,6 +12,7 @@ from ofa_compile.cache import Cache
 from ofa_compile.compiler.build import compile_onnx
 from ofa_compile.errors import MissingDependencyError
 from ofa_compile.hardware.target_spec import load_target
+from ofa_compile.hardware.toolchain import find_linker
 
 STAND_IN = """\
 #!/usr/bin/env python3
@@ -72,3 +73,12 @@ def test_without_an_ndk_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.delenv("ANDROID_NDK_HOME", raising=False)
     with pytest.raises(MissingDependencyError, match="ANDROID_NDK"):
         compile_onnx(small_net(tmp_path), load_target("android-arm64"), tmp_path / "out")
+
+
+def test_a_folder_that_is_no_ndk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANDROID_NDK", str(tmp_path))
+    monkeypatch.delenv("ANDROID_NDK_HOME", raising=False)
+    with pytest.raises(MissingDependencyError, match=f"ANDROID_NDK is '{tmp_path}'") as caught:
+        find_linker(load_target("android-arm64"))
+    assert "aarch64-linux-android24-clang" in str(caught.value)
+    assert "unpack Android's NDK" in str(caught.value.hint)
