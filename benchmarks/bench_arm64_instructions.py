@@ -34,7 +34,7 @@ from common import finish, parser, say, table
 from subnets import W10, fixed
 
 from ofa_compile.measurement.cycle_model import Disassembly, estimate_cycles, find_mca
-from ofa_compile.measurement.network_cycles import count_inference
+from ofa_compile.measurement.network_cycles import count_inference, counted
 from ofa_compile.space import Architecture, macs, search_space
 
 EMULATOR = ("qemu-aarch64", "-cpu", "max")
@@ -92,7 +92,7 @@ def measure(architecture: Architecture, options: argparse.Namespace) -> dict[str
         folder = Path(scratch)
         compiled = build(architecture, folder, options)
         program = str(compiled.executable)
-        counts = count_inference(EMULATOR, [program, "--raw", str(folder / "x.f32"), "--benchmark"])
+        counts = count_inference(EMULATOR, [program, *counted(folder / "x.f32")])
         code = Disassembly(compiled.executable)
         sums = {name: sum(c.values()) for name, c in code.by_function(counts.by_address).items()}
         num_macs = sum(step["macs"] for step in compiled.steps)

@@ -88,8 +88,7 @@ class CycleEstimator:
         MeasurementError
             If it cannot be run in the emulator, or llvm-mca fails.
         """
-        command = [str(executable), "--raw", str(raw_input), "--benchmark"]
-        counts = count_inference(self._emulator, command)
+        counts = count_inference(self._emulator, [str(executable), *counted(raw_input)])
         code = Disassembly(executable, self._arch)
         (found,) = estimate_cycles(
             self._mca, self.core, [code.blocks(counts.by_address)], self._arch
@@ -100,6 +99,11 @@ class CycleEstimator:
             cycles=found.cycles,
             instructions_per_cycle=found.instructions_per_cycle,
         )
+
+
+def counted(raw_input: Path) -> list[str]:
+    """Return a bundle's options for `count_inference`, without untimed runs: emulators are slow."""
+    return ["--raw", str(raw_input), "--warmup", "0", "--benchmark"]
 
 
 def count_inference(emulator: Sequence[str], command: Sequence[str]) -> InstructionCounts:
