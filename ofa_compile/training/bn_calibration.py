@@ -6,7 +6,7 @@ extracted subnet needs statistics of its own before it is evaluated or compiled.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ofa_compile.errors import DataError
 from ofa_compile.training.batch_norm import batch_norm_activation, replace_forward
 
-__all__ = ["calibrate_bn", "calibrated_output"]
+__all__ = ["calibrate_bn", "calibrate_bn_in_parts", "calibrated_output"]
 
 
 class _Moments:
@@ -90,8 +90,13 @@ def calibrate_bn(subnet: nn.Module, images: Tensor, *, batch_size: int = 500) ->
         message = "BN calibration needs at least one image"
         raise DataError(message)
     num_batches = max(1, round(len(images) / batch_size))
-    parts = torch.tensor_split(images, num_batches)
-    _outputs(subnet, [part.contiguous(memory_format=torch.channels_last) for part in parts])
+    calibrate_bn_in_parts(subnet, torch.tensor_split(images, num_batches))
+
+
+@torch.no_grad()
+def calibrate_bn_in_parts(subnet: nn.Module, parts: Iterable[Tensor]) -> None:
+    """Do as `calibrate_bn` with batches that are made when their turn comes."""
+    _outputs(subnet, (part.contiguous(memory_format=torch.channels_last) for part in parts))
 
 
 @torch.no_grad()
@@ -112,7 +117,7 @@ def calibrated_output(module: nn.Module, x: Tensor) -> Tensor:
     return _outputs(module, [x])[0]
 
 
-def _outputs(module: nn.Module, parts: Sequence[Tensor]) -> list[Tensor]:
+def _outputs(module: nn.Module, parts: Iterable[Tensor]) -> list[Tensor]:
     """Run `parts` through a module while its batch norms gather their statistics; set those."""
     norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d) and m.track_running_stats]
     modes = {child: child.training for child in module.modules()}

@@ -15,12 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional
 
 from ofa_compile.errors import DataError
-from ofa_compile.training.sources import HUB_PREFIX, decode, read_items
+from ofa_compile.training.sources import HUB_PREFIX, UNREADABLE, decode, read_items
 
 __all__ = ["ImageData", "load_images", "normalize", "resize", "split_indices"]
 
@@ -63,7 +62,7 @@ def _read(source: str, size: int | None) -> ImageData:
     for item in read_items(source):
         try:
             image = decode(item.content, size)
-        except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as err:
+        except UNREADABLE as err:
             skipped.append(item.name)
             _LOGGER.warning("skipped %s: %s", item.name, err)
             continue
@@ -72,10 +71,23 @@ def _read(source: str, size: int | None) -> ImageData:
             image = decode(item.content, size)
         rows.append((item.is_test, item.label, item.name, image))
     if not any(not row[0] for row in rows):
-        message = f"{source} holds no readable training images (one folder per class)"
-        raise DataError(message, hint="Expected <data>/train/<class>/<image>.jpg.")
+        raise no_images(source)
     rows.sort(key=lambda row: row[:3])
     return _assemble(rows, tuple(skipped))
+
+
+def no_images(source: str) -> DataError:
+    """Return the error for a data set without training images."""
+    message = f"{source} holds no readable training images (one folder per class)"
+    return DataError(message, hint="Expected <data>/train/<class>/<image>.jpg.")
+
+
+def check_exists(source: str) -> None:
+    """Raise a DataError if a data set is none of the hub, and not there."""
+    if not source.startswith(HUB_PREFIX) and not Path(source).exists():
+        message = f"data set {source} does not exist"
+        hint = "Give a folder with one folder of images per class, or hf:<id> for one of the hub."
+        raise DataError(message, hint=hint)
 
 
 def _assemble(
@@ -159,15 +171,11 @@ def load_images(
         If the path does not exist or holds no readable training images.
     """
     name = os.fspath(path)
-    source = Path(name)
-    is_hub = name.startswith(HUB_PREFIX)
-    if not is_hub and not source.exists():
-        message = f"data set {source} does not exist"
-        hint = "Give a folder with one folder of images per class, or hf:<id> for one of the hub."
-        raise DataError(message, hint=hint)
+    check_exists(name)
     if cache is None:
         return _read(name, size)
-    file = cache / f"images-{_fingerprint(source, size, exists=not is_hub)}.npz"
+    is_local = not name.startswith(HUB_PREFIX)
+    file = cache / f"images-{_fingerprint(Path(name), size, exists=is_local)}.npz"
     if file.exists():
         with np.load(file) as stored:
             values = {name: stored[name] for name in stored.files}

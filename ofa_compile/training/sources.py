@@ -21,13 +21,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from ofa_compile.errors import DataError, MissingDependencyError
 
-__all__ = ["HUB_PREFIX", "Item", "decode", "read_items"]
+__all__ = ["HUB_PREFIX", "UNREADABLE", "Item", "decode", "read_items"]
 
 HUB_PREFIX = "hf:"
+# What decoding an image may raise.
+UNREADABLE = (UnidentifiedImageError, OSError, ValueError, SyntaxError)
+Content = bytes | Path | NDArray[np.uint8]
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"}
 _TEST_NAMES = ("test", "val", "validation")
 
@@ -45,19 +48,24 @@ class Item:
     name
         Unique in its data set.
     content
-        The image file, or its pixels of shape (height, width) or (height, width, 3).
+        The image file or its path, or its pixels of shape (height, width) or (height, width, 3).
     """
 
     is_test: bool
     label: str
     name: str
-    content: bytes | NDArray[np.uint8]
+    content: Content
 
 
-def decode(content: bytes | NDArray[np.uint8], size: int | None) -> NDArray[np.uint8]:
-    """Decode one image to RGB; with `size`, scale and crop it to a square of that size."""
-    opened = Image.open(io.BytesIO(content)) if isinstance(content, bytes) else None
-    with opened or Image.fromarray(np.asarray(content)) as file:
+def decode(content: Content, size: int | None) -> NDArray[np.uint8]:
+    """Decode one image to RGB; with `size`, scale and crop it to a square of that size.
+
+    Raises
+    ------
+    One of `UNREADABLE`
+        If it is no image, or a damaged one.
+    """
+    with _opened(content) as file:
         image = file.convert("RGB")
         if size is not None and image.size != (size, size):
             scale = size / min(image.size)
@@ -66,6 +74,12 @@ def decode(content: bytes | NDArray[np.uint8], size: int | None) -> NDArray[np.u
             left, top = (wanted[0] - size) // 2, (wanted[1] - size) // 2
             image = image.crop((left, top, left + size, top + size))
         return np.asarray(image, dtype=np.uint8)
+
+
+def _opened(content: Content) -> Image.Image:
+    if isinstance(content, np.ndarray):
+        return Image.fromarray(content)
+    return Image.open(io.BytesIO(content) if isinstance(content, bytes) else content)
 
 
 def read_items(source: str) -> Iterator[Item]:
@@ -90,14 +104,14 @@ def read_items(source: str) -> Iterator[Item]:
     return _file_items(_archive_files(path))
 
 
-def _folder_files(root: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
-    """Yield the relative path and the content of every image file below `root`, sorted."""
+def _folder_files(root: Path) -> Iterator[tuple[PurePosixPath, Content]]:
+    """Yield every image file below `root` by its relative and its whole path, sorted."""
     for path in sorted(root.rglob("*")):
         if path.suffix.lower() in _SUFFIXES and path.is_file():
-            yield PurePosixPath(path.relative_to(root).as_posix()), path.read_bytes()
+            yield PurePosixPath(path.relative_to(root).as_posix()), path
 
 
-def _archive_files(path: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
+def _archive_files(path: Path) -> Iterator[tuple[PurePosixPath, Content]]:
     """Yield the path and the content of every image file in a tar archive, in archive order."""
     try:
         with tarfile.open(path) as archive:
@@ -111,7 +125,7 @@ def _archive_files(path: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
         raise DataError(message, hint="Give a folder with one folder of images per class.") from err
 
 
-def _file_items(files: Iterator[tuple[PurePosixPath, bytes]]) -> Iterator[Item]:
+def _file_items(files: Iterator[tuple[PurePosixPath, Content]]) -> Iterator[Item]:
     """Read class and part off the folders that a file lies in."""
     for name, content in files:
         parts = name.parts

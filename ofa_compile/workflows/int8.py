@@ -40,7 +40,7 @@ def int8_calibration(options: SupernetOptions, architecture: Architecture) -> Ca
     def load() -> NDArray[np.float32]:
         from ofa_compile.training.data import normalize, resize
 
-        images = subnets.calibration_images(options)
+        images = subnets.calibration_images(options, architecture)
         assert images is not None  # refused above
         places = np.linspace(0, len(images) - 1, min(MAX_IMAGES, len(images))).astype(int)
         mean, std = subnets.normalization(subnets.load_options_supernet(options))

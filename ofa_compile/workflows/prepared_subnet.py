@@ -90,7 +90,7 @@ def _make_subnet(
     from ofa_compile.workflows import subnets
 
     supernet = subnets.load_options_supernet(options)
-    images = subnets.calibration_images(options)
+    images = subnets.calibration_images(options, architecture)
     module = subnets.extract_calibrated(supernet, architecture, images)
     with tempfile.TemporaryDirectory(prefix="ofa-compile-") as folder:
         path = Path(folder) / "subnet.onnx"
@@ -118,13 +118,13 @@ def _verification_inputs(
     resolution = architecture.resolution
     if folder is None:
         return noise_inputs((1, 3, resolution, resolution), count, options.seed), "noise"
-    from ofa_compile.training.data import load_images, normalize, resize
+    from ofa_compile.training.data import normalize, resize
+    from ofa_compile.training.image_sample import sample_images
     from ofa_compile.workflows.subnets import normalization
 
-    data = load_images(folder, size=max(supernet.space.resolutions))
-    pool = data.test_images if len(data.test_images) else data.train_images
-    chosen = np.random.default_rng(options.seed).permutation(len(pool))[:count]
-    images = normalize(pool[np.sort(chosen)], *normalization(supernet))
+    size, seed = max(supernet.space.resolutions), options.seed
+    chosen = sample_images(folder, count, size=size, seed=seed, prefers_test=True)
+    images = normalize(chosen, *normalization(supernet))
     inputs = np.ascontiguousarray(resize(images, resolution).numpy(), np.float32)
     return inputs, "images"
 

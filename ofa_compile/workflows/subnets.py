@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ofa_compile.errors import CheckpointError, DataError, UserInputError
+from ofa_compile.errors import CheckpointError, UserInputError
 from ofa_compile.options import ExportOptions, SupernetOptions
 from ofa_compile.progress import ProgressCallback, no_progress
 from ofa_compile.space import Architecture, macs, num_parameters, search_space, search_spaces
@@ -28,8 +28,14 @@ Channels = tuple[float, float, float]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-# Their BN calibration uses 2,000 training images as well.
-MAX_CALIBRATION_IMAGES = 2000
+# Their BN calibration uses 2,000 training images as well. Statistics are of pixels, of which fewer
+# large images have as many.
+_MOST_IMAGES, _FEWEST_IMAGES = 2000, 500
+_MOST_IMAGES_UP_TO = 112  # pixels in height and width
+# Activations of so many pixels fit into memory at a time; images of a batch share their statistics
+# on the way, so it should be no less.
+_PIXELS_AT_ONCE = 100 * 224**2
+_IMAGES_AT_ONCE = 500
 
 
 def load_options_supernet(options: SupernetOptions) -> Supernet:
@@ -62,8 +68,18 @@ def is_embedded(supernet: str) -> bool:
     return supernet in search_spaces() and not Path(supernet).is_file()
 
 
-def calibration_images(options: SupernetOptions) -> NDArray[np.uint8] | None:
+def num_calibration_images(resolution: int) -> int:
+    """Return how many images of a data set subnets of a resolution are calibrated on."""
+    wanted = _MOST_IMAGES * (_MOST_IMAGES_UP_TO / resolution) ** 2
+    return int(np.clip(wanted, _FEWEST_IMAGES, _MOST_IMAGES))
+
+
+def calibration_images(
+    options: SupernetOptions, architecture: Architecture
+) -> NDArray[np.uint8] | None:
     """Return the images for BN calibration, of shape (n, h, w, 3); None for no calibration.
+
+    Those of a data set have the largest resolution of the space, like those for evaluation.
 
     Raises
     ------
@@ -75,24 +91,19 @@ def calibration_images(options: SupernetOptions) -> NDArray[np.uint8] | None:
     if options.no_calibration:
         return None
     if options.calibration_data is not None:
-        return _sampled_images(options.calibration_data, options.seed)
+        from ofa_compile.training.image_sample import sample_images
+
+        return sample_images(
+            options.calibration_data,
+            num_calibration_images(architecture.resolution),
+            size=max(search_space(architecture.space).resolutions),
+            seed=options.seed,
+        )
     if is_embedded(options.supernet):
         return _embedded_images(options.supernet)
     message = f"BN calibration of subnets of '{options.supernet}' needs images, and none are given"
     hint = "pass --calibration-data FOLDER, or --no-calibration to keep the checkpoint's statistics"
     raise UserInputError(message, hint=hint)
-
-
-def _sampled_images(path: Path, seed: int) -> NDArray[np.uint8]:
-    from ofa_compile.training.data import load_images
-
-    images = load_images(path).train_images
-    if len(images) == 0:
-        message = f"{path} holds no training images to calibrate on"
-        raise DataError(message)
-    rng = np.random.default_rng(seed)
-    chosen = rng.permutation(len(images))[:MAX_CALIBRATION_IMAGES]
-    return images[np.sort(chosen)]
 
 
 def _embedded_images(supernet: str) -> NDArray[np.uint8]:
@@ -119,14 +130,16 @@ def extract_calibrated(
     images
         uint8 array of shape (n, h, w, 3); None leaves the supernet's statistics.
     """
-    from ofa_compile.training.bn_calibration import calibrate_bn
+    from ofa_compile.training.bn_calibration import calibrate_bn_in_parts
     from ofa_compile.training.data import normalize, resize
 
     subnet = supernet.extract(architecture)
     if images is not None:
         mean, std = normalization(supernet)
-        x = resize(normalize(images, mean, std), architecture.resolution)
-        calibrate_bn(subnet, x)
+        size = architecture.resolution
+        at_once = min(_IMAGES_AT_ONCE, _PIXELS_AT_ONCE // size**2)
+        parts = np.array_split(images, max(1, round(len(images) / at_once)))
+        calibrate_bn_in_parts(subnet, (resize(normalize(part, mean, std), size) for part in parts))
     return subnet
 
 
@@ -142,7 +155,7 @@ def measured_accuracy(
     found = load_images(data, size=max(supernet.space.resolutions))
     mean, std = normalization(supernet)
     images = test_set_images(dataclasses.replace(found, mean=mean, std=std), held_out=0)
-    subnet = extract_calibrated(supernet, architecture, calibration_images(options))
+    subnet = extract_calibrated(supernet, architecture, calibration_images(options, architecture))
     scaled = resize(images.images, architecture.resolution)
     return evaluate_subnet(subnet, scaled, images.labels), len(images.labels)
 
@@ -169,7 +182,7 @@ def export_architecture(
     supernet = load_options_supernet(options)
     architecture = read_architecture(options.architecture, supernet, options.resolution)
     progress("extracting and calibrating the subnet")
-    subnet = extract_calibrated(supernet, architecture, calibration_images(options))
+    subnet = extract_calibrated(supernet, architecture, calibration_images(options, architecture))
     progress("exporting")
     export_onnx(subnet, options.output, resolution=architecture.resolution)
     return architecture

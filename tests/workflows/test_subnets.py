@@ -43,11 +43,19 @@ def test_export_of_an_architecture_file_with_calibration(
 
 
 def test_a_foreign_supernet_needs_calibration_images(weights: Path) -> None:
-    options = SupernetOptions(supernet=str(weights))
+    options, smallest = (
+        SupernetOptions(supernet=str(weights)),
+        load_supernet(str(weights)).space.smallest(),
+    )
     with pytest.raises(UserInputError, match="needs images, and none are given") as caught:
-        subnets.calibration_images(options)
+        subnets.calibration_images(options, smallest)
     assert "--calibration-data" in str(caught.value.hint)
-    assert subnets.calibration_images(SupernetOptions(no_calibration=True)) is None
+    assert subnets.calibration_images(SupernetOptions(no_calibration=True), smallest) is None
+
+
+@pytest.mark.parametrize(("resolution", "count"), [(32, 2000), (112, 2000), (160, 979), (224, 500)])
+def test_large_images_calibrate_in_smaller_numbers(resolution: int, count: int) -> None:
+    assert subnets.num_calibration_images(resolution) == count
 
 
 def test_calibration_changes_the_statistics_to_those_of_the_images(weights: Path) -> None:
