@@ -209,7 +209,9 @@ def _variables(entry: str) -> list[str]:
 def _about_variables(names: Sequence[str]) -> str:
     """Say which of them are set, and that nothing was found there; or that none is."""
     found = [f"{name} is '{os.environ[name]}'" for name in names if name in os.environ]
-    return f"{', '.join(found)}: no such file there" if found else f"{', '.join(names)} is not set"
+    if found:
+        return f"{', '.join(found)}: no such file there"
+    return f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} not set"
 
 
 def _find_one(entry: str, arch: str, flags: Sequence[str], platform: Platform) -> Toolchain | None:

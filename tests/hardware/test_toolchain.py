@@ -91,7 +91,7 @@ def test_android_needs_the_ndk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     monkeypatch.delenv("ANDROID_NDK_HOME", raising=False)
     monkeypatch.delenv("ANDROID_NDK", raising=False)
     with pytest.raises(
-        MissingDependencyError, match=r"\(ANDROID_NDK, ANDROID_NDK_HOME is not"
+        MissingDependencyError, match=r"\(ANDROID_NDK and ANDROID_NDK_HOME are not set"
     ) as e:
         find_linker(target)
     assert "export ANDROID_NDK=" in str(e.value.hint)
