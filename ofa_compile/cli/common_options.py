@@ -35,7 +35,10 @@ SupernetSpace = Annotated[
     typer.Option("--space", help="Search space, for a checkpoint that does not name its own."),
 ]
 CalibrationData = Annotated[
-    Path | None, typer.Option("--calibration-data", help="Images for BN calibration; 2,000 are drawn, at 224 px 500.")
+    Path | None,
+    typer.Option(
+        "--calibration-data", help="Images for BN calibration; 2,000 are drawn, at 224 px 500."
+    ),
 ]
 NoCalibration = Annotated[
     bool, typer.Option("--no-calibration", help="Keep the checkpoint's running statistics.")
