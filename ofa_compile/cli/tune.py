@@ -98,6 +98,8 @@ def _render(report: dict[str, Any]) -> str:
         f"remaining  {now['num_trials']} trials, forecast {now['forecast_s']:.0f} s at most",
         f"speedup    {report['speedup']:.3f} over the kernels' defaults ({report['kind']})",
     ]
+    if report["left_out"]:
+        lines.append(f"left out   {report['left_out']}")
     rows = [
         (
             _name(gain["workload"]),

@@ -18,6 +18,7 @@ from ofa_compile.errors import DeviceUnavailableError, UserInputError
 from ofa_compile.hardware.gpu_devices import check_gpu
 from ofa_compile.hardware.precision import target_in
 from ofa_compile.hardware.target_spec import TargetSpec, load_target
+from ofa_compile.measurement.network_cycles import LEFT_OUT
 from ofa_compile.options import TuneOptions, default_workspace
 from ofa_compile.progress import ProgressCallback, no_progress
 from ofa_compile.space import Architecture, search_space
@@ -85,6 +86,7 @@ def tune_target(options: TuneOptions, progress: ProgressCallback = no_progress) 
         "target": target.name,
         "precision": target.precision,
         "kind": runner.kind,
+        "left_out": LEFT_OUT if runner.kind == "estimate" else None,
         "space": options.space if options.onnx is None else None,
         "coverage_before": dataclasses.asdict(before),
         "coverage": dataclasses.asdict(plan.coverage()),

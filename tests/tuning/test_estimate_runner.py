@@ -96,3 +96,4 @@ def test_the_command_estimates_in_every_precision_and_says_so(
     text = capsys.readouterr().out
     assert str(path) in text
     assert "(estimate)" in text
+    assert "left out   caches, memory" in text
