@@ -154,6 +154,15 @@ def limits() -> dict[str, Any]:
     return {"device": torch.cuda.get_device_name(), "torch": torch.__version__, **figures}
 
 
+def vulkan_devices(folder: Path) -> dict[str, Any]:
+    """Say which Vulkan devices there are, where the networks are for one; ours takes the best."""
+    if not any(facts.get("kind") == "vulkan" for _, facts in networks(folder)):
+        return {}
+    from ofa_compile.hardware.vulkan_devices import check_vulkan
+
+    return {"vulkan_devices": [str(device) for device in check_vulkan()]}
+
+
 def warm(folder: Path, options: argparse.Namespace, deadline: float) -> dict[str, Any]:
     """Let torch.compile prepare all networks, several at once, each in a process of its own."""
     kinds = [kind for kind in available() if "autotune" in kind]
@@ -193,7 +202,7 @@ def measure_all(folder: Path, options: argparse.Namespace, deadline: float) -> d
     if options.resume and options.output and options.output.is_file():
         results = json.loads(options.output.read_text(encoding="utf-8"))["networks"]
     done = {(item["subnet"], item["batch"]) for item in results}
-    document: dict[str, Any] = {"limits": limits(), "networks": results}
+    document: dict[str, Any] = {"limits": limits(), **vulkan_devices(folder), "networks": results}
     slowest = 0.0
     for place, facts in networks(folder):
         if (facts["subnet"], facts["batch"]) in done:

@@ -99,6 +99,7 @@ def build(
         "architecture": json.loads(architecture.to_json()),
         "batch": batch,
         "target": target.name,
+        "kind": target.kind,
         "precision": target.precision,
         "macs": batch * macs(architecture),
         # Every map once in and once out, every weight once: less cannot move without fusion.

@@ -243,6 +243,9 @@ class NcnnOnVulkan:
             setattr(options, f"use_{name}", False)
         self._net.load_param(str(param))
         self._net.load_model(str(weights))
+        if not self._net.opt.use_vulkan_compute:  # as it does without a word
+            message = "ncnn has fallen back to the processor"
+            raise RuntimeError(message)
         self._names = self._net.input_names()[0], self._net.output_names()[0]
         self._images = images(architecture, facts["batch"])  # the Mats only refer to them
         self._inputs = [ncnn.Mat(image) for image in self._images]
