@@ -104,6 +104,14 @@ def test_no_device_is_a_clear_error(
     assert words in done.stderr
 
 
+def test_no_loader_is_a_clear_error(built: tuple[Path, CompiledNetwork], tmp_path: Path) -> None:
+    for name in ("libvulkan.so.1", "libvulkan.so"):
+        (tmp_path / name).write_bytes(b"")  # found first, and no library
+    done = call(built, "--benchmark", "1", LD_LIBRARY_PATH=str(tmp_path))
+    assert done.returncode == 4
+    assert "libvulkan.so.1 cannot be loaded; install the Vulkan loader" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("name", "result", "words"),
     [
