@@ -220,6 +220,29 @@ class Linker:
             for job in links:
                 job.result()
 
+    def link_program(self, output: Path, network: Path, main: str) -> None:
+        """Write an executable with a `main` of another purpose, for a run time that embeds kernels.
+
+        Parameters
+        ----------
+        output
+            Existing folder; the executable has the platform's name.
+        network
+            What `compile_network` made.
+        main
+            C source among those of the run time.
+
+        Raises
+        ------
+        BuildError
+            If the C compiler or linker fails; the message holds what it printed.
+        """
+        with tempfile.TemporaryDirectory(prefix="ofa-link-") as temporary:
+            folder = Path(temporary)
+            names = (*self.runtime.sources, main)
+            objects = [self._compile_cached(name, "", (), folder) for name in names]
+            self._link_executable(output, [*objects, _name_locally(network, folder)], folder)
+
     def _compile_cached(
         self, name: str, network_meta: str, defines: tuple[str, ...], folder: Path
     ) -> str:

@@ -10,6 +10,7 @@
        wrong NUMBER ERROR ALLOWED  relative to the largest value; -1: wrote behind its output
        time NUMBER MICROSECONDS    of a call, once a round */
 #include "candidates.h"
+#include "half.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -79,13 +80,6 @@ static struct loaded load(const struct ofa_candidate *c) {
     return result;
 }
 
-static double half(uint16_t bits) {
-    int exponent = (bits >> 10) & 31, fraction = bits & 1023;
-    double size = exponent > 0 ? ldexp(1024 + fraction, exponent - 25) : ldexp(fraction, -24);
-    if (exponent == 31) size = fraction == 0 ? INFINITY : NAN;
-    return bits >> 15 ? -size : size;
-}
-
 static int value_bytes(void) {
     return ofa_type == OFA_FLOAT ? 4 : ofa_type == OFA_HALF ? 2 : 1;
 }
@@ -93,7 +87,7 @@ static int value_bytes(void) {
 static double value_at(const unsigned char *values, int i) {
     switch (ofa_type) {
         case OFA_FLOAT: return ((const float *)(const void *)values)[i];
-        case OFA_HALF: return half(((const uint16_t *)(const void *)values)[i]);
+        case OFA_HALF: return ofa_half(((const uint16_t *)(const void *)values)[i]);
         case OFA_SIGNED_BYTE: return (signed char)values[i];
         default: return values[i];
     }

@@ -6,12 +6,20 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
-from ofa_compile.errors import DeviceError
+from ofa_compile.errors import BoardLostError, DeviceError
 from ofa_compile.remote.session import ProgramResult
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+# A job that costs so many boards is to blame itself.
+_MAX_BOARDS_LOST = 2
+
+
+class JobLostError(DeviceError):
+    """A job lost every board that it was given to, as many as a job may cost."""
 
 
 class TuningBoard(Protocol):
@@ -21,6 +29,12 @@ class TuningBoard(Protocol):
 
     def put(self, name: str, data: bytes) -> None:
         """Write a file on the board."""
+
+    def get(self, name: str) -> bytes:
+        """Read a file of the board."""
+
+    def remove(self, name: str) -> None:
+        """Remove a file of the board."""
 
     def run(self, command: Sequence[str], *, limit_s: float) -> ProgramResult:
         """Run a program that was put there."""
@@ -68,6 +82,25 @@ class BoardPool:
                 if board in self._all:
                     self._free.append(board)
                 self._changed.notify_all()
+
+    def on_any(self, job: Callable[[TuningBoard], T]) -> T:
+        """Do a job with one board, and again with another if that one is lost.
+
+        Raises
+        ------
+        JobLostError
+            If too many were lost with it.
+        DeviceError
+            If no board is left and none can be had.
+        """
+        for attempt in range(1, _MAX_BOARDS_LOST + 1):
+            with self.held() as board:
+                try:
+                    return job(board)
+                except BoardLostError as error:
+                    self.forget(board, str(error))
+                    reason = f"{attempt} boards were lost: {error}"
+        raise JobLostError(reason)
 
     def _wait_for_one(self) -> TuningBoard:
         with self._changed:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from ofa_compile.errors import BoardLostError, BuildError
 from ofa_compile.hardware.target_spec import TargetSpec
-from ofa_compile.tuning.board_pool import BoardPool, TuningBoard
+from ofa_compile.tuning.board_pool import BoardPool, JobLostError, TuningBoard
 from ofa_compile.tuning.database import LatencyKind
 from ofa_compile.tuning.jobs import BuiltJob, TrialResult
 from ofa_compile.tuning.local_runner import TimingPlan
@@ -17,8 +18,6 @@ from ofa_compile.tuning.program import CandidateLinker, CandidateProgram, Progra
 from ofa_compile.tuning.race import FINAL_ROUNDS, choose_finalists
 
 _PROGRAM, _DATA = "candidates", "candidates.f32"
-# A job that costs so many boards is to blame itself.
-_MAX_BOARDS_LOST = 2
 # Loading data and starting, on a slow board.
 _SETUP_S = 20.0
 
@@ -75,22 +74,13 @@ class BoardRunner:
                 chosen = [built.candidates[number] for number in numbers]
                 try:
                     program = self._linker.link(chosen, Path(folder))
-                    found = self._run_anywhere(program)
+                    found = self._boards.on_any(partial(self._run_on, program=program))
                 except BuildError as error:
                     found = dict.fromkeys(range(len(chosen)), TrialResult("build", str(error)))
+                except JobLostError as error:
+                    found = dict.fromkeys(range(len(chosen)), TrialResult("crash", str(error)))
                 results.update({numbers[place]: result for place, result in found.items()})
         return [results[number] for number in range(len(built.candidates))]
-
-    def _run_anywhere(self, program: CandidateProgram) -> dict[int, TrialResult]:
-        """Run on one board, and again on another if that one is lost."""
-        for attempt in range(1, _MAX_BOARDS_LOST + 1):
-            with self._boards.held() as board:
-                try:
-                    return self._run_on(board, program)
-                except BoardLostError as error:
-                    self._boards.forget(board, str(error))
-                    reason = TrialResult("crash", f"{attempt} boards were lost: {error}")
-        return dict.fromkeys(range(len(program.symbols)), reason)
 
     def _run_on(self, board: TuningBoard, program: CandidateProgram) -> dict[int, TrialResult]:
         """Run until every candidate has a result: one that fails is out, the others go on."""

@@ -30,9 +30,9 @@ def tuning_facts(target: TargetSpec, *, threads: int = 1) -> dict[str, Any]:
     is_here = target.is_native and target.runner.kind != "rpc"
     # Of a board or an emulated core, the target is all that is known wherever code is compiled.
     machine = host.model_name() if is_here else f"{target.runner.kind} {target.name}"
-    if target.is_gpu and is_here:
+    if target.is_gpu:
         return {
-            "gpu": local_gpu_name(target.kind),
+            "gpu": local_gpu_name(target.kind) if is_here else machine,
             "precision": target.precision,
             "tvm": importlib.metadata.version("apache-tvm"),
             "tvm_target": tvm_target,

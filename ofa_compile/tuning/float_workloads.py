@@ -53,9 +53,7 @@ def blocks_with_shortcut(layers: Sequence[LayerSpec]) -> set[tuple[int, int]]:
     return {(layer.stage, layer.block) for layer in layers if layer.is_shortcut}
 
 
-def read_pointwise(
-    layer: LayerSpec, has_shortcut: bool, is_scaled: bool, batch: int
-) -> Pointwise:
+def read_pointwise(layer: LayerSpec, has_shortcut: bool, is_scaled: bool, batch: int) -> Pointwise:
     """Read a pointwise layer; of two that are added, the first computed takes the sum.
 
     In a ResNet block that changes the shape that is the shortcut: it absorbs the addition and the

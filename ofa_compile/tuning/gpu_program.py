@@ -1,16 +1,20 @@
 """The candidates of a job as one network without sense, whose every step is timed by the device.
 
 Inputs are constants, every buffer has a place of its own, and the output is all of the arena: one
-run computes all candidates, and what each of them wrote can be looked at afterwards.
+run computes all candidates, and what each of them wrote can be looked at afterwards. It is a
+library where Python runs it, and a program for boards.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ofa_compile.cache import Cache, digest
 from ofa_compile.compiler.gpu.backend import backend_of
@@ -23,9 +27,19 @@ from ofa_compile.hardware.target_spec import TargetSpec
 from ofa_compile.hardware.toolchain import find_linker
 from ofa_compile.tuning.cases import EXPECTED
 from ofa_compile.tuning.full_disk import disk_checked
-from ofa_compile.tuning.jobs import BuiltCandidate
+from ofa_compile.tuning.jobs import BuiltCandidate, TrialResult
+from ofa_compile.tuning.output_error import TOLERANCES, describe_error
+from ofa_compile.tuning.race import relative_times
 
 PREFIX = "ofa_candidates_"
+ROUNDS = 9
+"""Rounds in which all launches are timed, at least."""
+BUDGET_MS = 150.0
+"""Of timed launches of a job; a software device takes longer for its least rounds."""
+TIMEOUT_S = 120.0
+_MAIN = "gpu_candidates_main.c"
+# A clock of the device may tick more slowly than a kernel runs.
+_LEAST_US = 1e-3
 _OUTPUT = "output"
 # Steps need a workload; nothing reads it.
 _ANY = Add(1)
@@ -37,17 +51,45 @@ class CandidateNetwork:
 
     Attributes
     ----------
-    library
-        The shared library; its names start with `PREFIX`.
+    path
+        The shared library, whose names start with `PREFIX`, or the program.
     outputs
         For every candidate, where its output begins in the network's, in bytes.
     num_launches
         For every candidate, how many of the network's steps are its own.
+    data
+        NumPy archive that has the output of all candidates as `expected`.
     """
 
-    library: Path
+    path: Path
     outputs: tuple[int, ...]
     num_launches: tuple[int, ...]
+    data: Path
+
+    def expected(self) -> NDArray[Any]:
+        """Return the right output of every candidate, of the type that they compute in."""
+        with np.load(self.data, allow_pickle=False) as stored:
+            return np.asarray(stored[EXPECTED])
+
+
+def difference(error: float, dtype: str) -> str | None:
+    """Say that an output's error is too large for values of a type; None if it is not."""
+    allowed = TOLERANCES[dtype]
+    return None if error <= allowed else describe_error(error, allowed)  # the latter for NaN
+
+
+def times_of(
+    milliseconds: NDArray[np.float64], num_launches: Sequence[int], chosen: Iterable[int]
+) -> dict[int, TrialResult]:
+    """Return the results of chosen candidates from the times of all steps in every round."""
+    ends = [0, *np.cumsum(num_launches)]
+    turns = [
+        np.maximum(1e3 * milliseconds[:, first:last].sum(axis=1), _LEAST_US).tolist()
+        for first, last in pairwise(ends)
+    ]
+    chosen_turns = {number: turns[number] for number in chosen}
+    found = relative_times(chosen_turns) if chosen_turns else {}
+    return {number: TrialResult("ok", None, *figures) for number, figures in found.items()}
 
 
 class CandidateNetworkLinker:
@@ -57,6 +99,8 @@ class CandidateNetworkLinker:
     ----------
     target
         What for.
+    as_program
+        Make programs, not libraries.
 
     Raises
     ------
@@ -64,14 +108,15 @@ class CandidateNetworkLinker:
         If this machine cannot link for the target.
     """
 
-    def __init__(self, target: TargetSpec) -> None:
+    def __init__(self, target: TargetSpec, *, as_program: bool = False) -> None:
+        self._as_program = as_program
         self._toolkit = backend_of(target).toolkit()
         self._needs_halves = value_type(target) == "float16"
         runtime = runtime_of(target.kind, target.platform)
         self._linker = Linker(find_linker(target), Cache(), runtime)
 
     def link(self, candidates: Sequence[BuiltCandidate], folder: Path) -> CandidateNetwork:
-        """Write the library of candidates that all were built, into an existing folder.
+        """Write the network of candidates that all were built, into an existing folder.
 
         Raises
         ------
@@ -106,11 +151,16 @@ class CandidateNetworkLinker:
         )
         objects = list(named.values())
         network = self._linker.compile_network(source.c_source, source.weights, objects)
-        self._linker.link(folder, network, objects, PREFIX, None)
+        platform = self._linker.platform
+        if self._as_program:
+            self._linker.link_program(folder, network, _MAIN)
+        else:
+            self._linker.link(folder, network, objects, PREFIX, None)
         return CandidateNetwork(
-            folder / "libsubnet.so",
+            folder / (platform.program if self._as_program else platform.library),
             tuple(offsets[ref.index] for ref in outputs),
             tuple(len(candidate.launches) for candidate in candidates),
+            candidates[0].data,
         )
 
 

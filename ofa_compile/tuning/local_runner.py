@@ -11,10 +11,10 @@ from ofa_compile.compiler.link import runtime_folder
 from ofa_compile.errors import BuildError, DeviceUnavailableError, TuningError
 from ofa_compile.hardware.target_spec import TargetSpec
 from ofa_compile.hardware.toolchain import find_linker
+from ofa_compile.tuning.candidate_runner import CandidateRunner
 from ofa_compile.tuning.database import Status
 from ofa_compile.tuning.jobs import BuiltCandidate, TrialResult
-from ofa_compile.tuning.worker import WorkerFailure
-from ofa_compile.tuning.worker_runner import WorkerRunner
+from ofa_compile.tuning.worker import Worker, WorkerFailure
 
 _MODULE = "ofa_compile.tuning.measure_worker"
 
@@ -38,7 +38,7 @@ class TimingPlan:
     timeout_s: float = 10.0
 
 
-class LocalRunner(WorkerRunner):
+class LocalRunner(CandidateRunner):
     """Runs jobs one after the other in a worker process, which is replaced when it fails.
 
     Parameters
@@ -63,7 +63,14 @@ class LocalRunner(WorkerRunner):
         self._timing = timing or TimingPlan()
         self._l2_bytes = target.core.l2_bytes
         self._timer = _compile_timer(target, folder)
-        super().__init__(_MODULE)
+        self._worker = Worker(_MODULE)
+        super().__init__(1)  # more would disturb each other
+
+    def _stop(self) -> None:
+        self._worker.kill()
+
+    def _release(self) -> None:
+        self._worker.close()
 
     def _attempt(self, candidates: list[BuiltCandidate]) -> dict[int, TrialResult]:
         """Run candidates together; if the worker fails, return the one it failed on."""

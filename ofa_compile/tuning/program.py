@@ -22,6 +22,7 @@ from ofa_compile.tuning.output_error import LEVELS, SHARE_BETWEEN, TOLERANCES, d
 from ofa_compile.tuning.race import relative_times
 
 _SOURCES = ("candidates_main.c", "kernel_timer.c")
+_HEADERS = ("candidates.h", "half.h")
 _FLAGS = ("-std=c11", "-O2")
 _LINK_LIMIT_S = 300
 # NumPy's names of types, and those of `candidates.h`.
@@ -90,7 +91,7 @@ class CandidateLinker:
         dtype = arrays.dtype(candidates[0].data, EXPECTED)
         source = _source(candidates, table, arrays, expected, dtype)
         (folder / "table.c").write_text(source, "utf-8")
-        for name in (*_SOURCES, "candidates.h"):
+        for name in (*_SOURCES, *_HEADERS):
             shutil.copyfile(runtime_folder() / name, folder / name)
         objects = dict.fromkeys(str(c.library.with_suffix(".o")) for c in candidates)
         executable = folder / "candidates"

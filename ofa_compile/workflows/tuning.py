@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ofa_compile.compiler.onnx_file import onnx_identity
 from ofa_compile.compiler.workload import Workload
@@ -34,6 +34,9 @@ from ofa_compile.tuning.report import gains, speedup
 from ofa_compile.tuning.roofline import Roofline
 from ofa_compile.tuning.tuner import Tuner, TuningBudget
 from ofa_compile.tuning.union import workload_union
+
+if TYPE_CHECKING:
+    from ofa_compile.remote.session import Board
 
 
 def tune_target(options: TuneOptions, progress: ProgressCallback = no_progress) -> dict[str, Any]:
@@ -101,9 +104,12 @@ def tune_target(options: TuneOptions, progress: ProgressCallback = no_progress) 
 def _check_tunable(target: TargetSpec, options: TuneOptions) -> None:
     """Refuse targets whose candidates nothing here can judge."""
     if target.is_gpu:
+        if target.runner.kind == "rpc":
+            return
         if target.runner.kind != "local" or not target.is_native:
             message = f"'{target.name}' is no GPU of this machine, and tuning needs the device"
-            hint = "run tune where the GPU is, and give its workspace to compile (--workspace)"
+            hint = 'reach it as a board (kind = "rpc" under [runner]), or run tune where the GPU '
+            hint += "is and give its workspace to compile (--workspace)"
             raise DeviceUnavailableError(message, hint=hint)
         check_gpu(target.kind)
         return
@@ -193,20 +199,33 @@ def _workers(target: TargetSpec) -> Iterator[tuple[BuilderPool, Runner]]:
 
 def _runner(target: TargetSpec, folder: Path) -> Runner:
     """Return what judges the target's candidates: this machine, boards, or a model of the core."""
+    if target.runner.kind == "rpc":
+        return _runner_on_boards(target)
     if target.is_gpu:
+        from ofa_compile.tuning.gpu_here import GpuHere
         from ofa_compile.tuning.gpu_runner import GpuRunner
 
-        return GpuRunner(target)
-    if target.runner.kind == "rpc":
-        from ofa_compile.bundle.manifest import describe_target
-        from ofa_compile.remote.program import acquire_target_board, count_free_boards
-        from ofa_compile.tuning.board_runner import BoardRunner
-
-        description = describe_target(target)
-        num_boards = count_free_boards(description)
-        return BoardRunner(target, lambda: acquire_target_board(description), num_boards)
+        return GpuRunner(target, GpuHere(target.kind))
     if target.is_emulated:
         from ofa_compile.tuning.estimate_runner import EstimateRunner
 
         return EstimateRunner(target)
     return LocalRunner(target, folder)
+
+
+def _runner_on_boards(target: TargetSpec) -> Runner:
+    from ofa_compile.bundle.manifest import describe_target
+    from ofa_compile.remote.program import acquire_target_board, count_free_boards
+    from ofa_compile.tuning.board_runner import BoardRunner
+    from ofa_compile.tuning.gpu_boards import GpuBoards
+    from ofa_compile.tuning.gpu_runner import GpuRunner
+
+    description = describe_target(target)
+    num_boards = count_free_boards(description)
+
+    def take() -> Board:
+        return acquire_target_board(description)
+
+    if target.is_gpu:
+        return GpuRunner(target, GpuBoards(take, num_boards))
+    return BoardRunner(target, take, num_boards)

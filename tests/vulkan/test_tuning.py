@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from boards import StockBoard
 from onnx_nets import Net, reference
 
 from ofa_compile.bundle.native import NativeLibrary
@@ -17,7 +18,7 @@ from ofa_compile.compiler.build import compile_onnx
 from ofa_compile.compiler.workload import GatedPointwise, Generic
 from ofa_compile.errors import DeviceUnavailableError
 from ofa_compile.hardware.precision import target_in
-from ofa_compile.hardware.target_spec import TargetSpec
+from ofa_compile.hardware.target_spec import TargetSpec, load_target
 from ofa_compile.space import search_space
 from ofa_compile.tuning.choose import database_path, tuned_configs
 from ofa_compile.tuning.database import TuningDatabase
@@ -35,8 +36,10 @@ def network(path: Path) -> Path:
     return net.save(path)
 
 
-def tune(capsys: pytest.CaptureFixture[str], workspace: Path, *arguments: str) -> dict[str, Any]:
-    where = ("--target", "vulkan", "--workspace", str(workspace), "--json", "--quiet")
+def tune(
+    capsys: pytest.CaptureFixture[str], workspace: Path, *arguments: str, target: str = "vulkan"
+) -> dict[str, Any]:
+    where = ("--target", target, "--workspace", str(workspace), "--json", "--quiet")
     assert run_app(["tune", *where, *arguments]) == 0
     return json.loads(capsys.readouterr().out)
 
@@ -91,6 +94,37 @@ def test_halves_are_tuned_apart(
     assert report["trials"]["ok"] == 6
     path = database_path(tmp_path, target_in(vulkan, "fp16"))
     assert report["database"] == str(path) != str(database_path(tmp_path, vulkan))
+
+
+@pytest.mark.vulkan
+@pytest.mark.slow
+def test_the_gpu_of_a_board_is_tuned(
+    tmp_path: Path,
+    cache: Cache,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    repository: Path,
+) -> None:
+    monkeypatch.setenv("OFA_COMPILE_CACHE", str(cache.root))
+    board = StockBoard("gpu")
+    text = (repository / "targets" / "vulkan.toml").read_text(encoding="utf-8")
+    runner = f'kind = "rpc"\nserver = "{board.endpoint}"\nkey = "gpu"'
+    target = tmp_path / "board.toml"
+    target.write_text(text.replace('kind = "local"', runner), encoding="utf-8")
+    path = network(tmp_path / "net.onnx")
+    where = ("--onnx", str(path))
+    try:
+        report = tune(capsys, tmp_path, *where, "--max-trials", "12", target=str(target))
+        halves = ("--precision", "fp16", "--max-trials", "4")
+        in_halves = tune(capsys, tmp_path, *where, *halves, target=str(target))
+    finally:
+        board.kill()
+    assert report["kind"] == "measurement"
+    assert report["num_trials"] == 12
+    assert report["trials"]["ok"] >= 10, report
+    assert in_halves["trials"]["ok"] >= 3, in_halves
+    assert in_halves["database"] != report["database"]
+    assert tuned_configs(load_target(str(target)), tmp_path)
 
 
 @pytest.mark.vulkan

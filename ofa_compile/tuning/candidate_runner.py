@@ -1,4 +1,4 @@
-"""What runners on this machine share: a worker process that may crash or hang without harm."""
+"""What runners share: jobs in threads, and their candidates tried until each has a result."""
 
 from __future__ import annotations
 
@@ -7,38 +7,44 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from ofa_compile.tuning.database import LatencyKind
 from ofa_compile.tuning.jobs import BuiltCandidate, BuiltJob, TrialResult
-from ofa_compile.tuning.worker import Worker
 
 
-class WorkerRunner(ABC):
-    """Runs jobs one after the other in a worker process, which is replaced when it fails.
+class CandidateRunner(ABC):
+    """Runs jobs, so many at a time.
 
     Parameters
     ----------
-    module
-        What the worker runs.
+    num_parallel
+        How many; each has a thread.
     """
 
     kind: LatencyKind = "measurement"
-    num_parallel = 1  # more would disturb each other
 
-    def __init__(self, module: str) -> None:
-        self._worker = Worker(module)
-        self._thread = ThreadPoolExecutor(1, "ofa-run")
+    def __init__(self, num_parallel: int) -> None:
+        self.num_parallel = num_parallel
+        self._threads = ThreadPoolExecutor(num_parallel, "ofa-run")
 
     def submit(self, built: BuiltJob) -> Future[list[TrialResult]]:
         """Start running; gives one result per candidate, failures included."""
-        return self._thread.submit(self._run, built)
+        return self._threads.submit(self._run, built)
 
     def close(self) -> None:
         """Stop at once, whatever is under way."""
-        self._worker.kill()
-        self._thread.shutdown(cancel_futures=True)
-        self._worker.close()
+        self._stop()
+        self._threads.shutdown(cancel_futures=True)
+        self._release()
 
     @abstractmethod
     def _attempt(self, candidates: list[BuiltCandidate]) -> dict[int, TrialResult]:
         """Return results by position, of one candidate at least; the others are tried again."""
+
+    @abstractmethod
+    def _stop(self) -> None:
+        """Make what is under way fail at once, for good."""
+
+    @abstractmethod
+    def _release(self) -> None:
+        """Give back what is held; nothing is under way any more."""
 
     def _run(self, built: BuiltJob) -> list[TrialResult]:
         """Run until every candidate has a result: one that fails is out, the others go on."""
