@@ -75,10 +75,18 @@ class _Starts:
         begun = score(problem, np.concatenate(rows))
         self.begun = best_first(problem, begun if known is None else begun.join(known))
         self._ends = self.begun.take(slice(0))
+        self._frame = [n for n, gene in enumerate(problem.space.genes) if gene.stage < 0]
 
     def add(self, ends: Scored) -> None:
-        """Keep the best ends of walks."""
+        """Keep the best ends of walks, few of the same resolution and depths.
+
+        Where all have the same, no mixture leads elsewhere.
+        """
         ends = best_first(self._problem, self._ends.join(ends))
+        frames = ends.genotypes[:, self._frame]
+        is_same = (frames[:, None] == frames).all(axis=2)
+        num_better = np.tril(is_same, -1).sum(axis=1)
+        ends = ends.take(num_better < self._config.num_ends_alike)
         self._ends = ends.take(slice(self._config.num_ends))
 
     def draw(self, count: int) -> Scored:

@@ -56,6 +56,8 @@ class WalkConfig:
         A walk ends after so many steps without a gain.
     num_ends
         Best ends of walks that are kept, to mix.
+    num_ends_alike
+        At most so many of them have the same resolution and depths.
     fresh_share
         Share of restarts that mix no ends.
     mutation_probability
@@ -72,6 +74,7 @@ class WalkConfig:
     num_triples: int = 48
     idle_steps: int = 4
     num_ends: int = 32
+    num_ends_alike: int = 4
     fresh_share: float = 0.3
     mutation_probability: float = 0.1
     max_evaluations: int = 360_000
