@@ -23,9 +23,9 @@ from ofa_compile.space.search_space import SearchSpace
 
 # What is shown wherever an estimate is: of both models, as `bench_cycle_estimates.py` found them.
 LIMITS = (
-    "estimates know no caches, memory or branches beyond a few facts about the core. Next to 17 "
-    "subnets measured on one x86-64 core, counted instructions were 15 % long (Spearman 0.96), and "
-    "the roofline that `search` falls back on 63 % (0.98). Unchecked on any other core"
+    "estimates know no caches, memory or branches beyond a few facts about the core. Next to 50 "
+    "subnets measured on one x86-64 core, counted instructions were 8 % long (Spearman 0.95), and "
+    "the roofline that `search` falls back on 54 % (0.99). Unchecked on any other core"
 )
 
 # Share of the core's peak that hand-scheduled kernels reach on a Zen 4 core (111-116 of 115
