@@ -95,6 +95,7 @@ def _render(report: dict[str, Any]) -> str:
         "and nothing to choose from",
         f"trials     {report['num_trials']} in {report['seconds']:.0f} s: "
         + ", ".join(f"{count} {status}" for status, count in report["trials"].items() if count),
+        *_boards(report["boards"]),
         f"remaining  {now['num_trials']} trials, forecast {now['forecast_s']:.0f} s at most",
         f"speedup    {report['speedup']:.3f} over the kernels' defaults ({report['kind']})",
     ]
@@ -129,3 +130,9 @@ def _config(config: dict[str, Any]) -> str:
     if "trace" in config:
         return "MetaSchedule trace"
     return " ".join(f"{name} {value}" for name, value in config.items()) or "-"
+
+
+def _boards(counts: dict[str, int]) -> list[str]:
+    """Return a line that says how many trials each board did; none without boards."""
+    shares = ", ".join(f"{count} on {board}" for board, count in sorted(counts.items()))
+    return [f"boards     {shares}"] if counts else []

@@ -12,7 +12,7 @@ from ofa_compile.errors import BoardLostError, BuildError
 from ofa_compile.hardware.target_spec import TargetSpec
 from ofa_compile.tuning.board_pool import BoardPool, JobLostError, TuningBoard
 from ofa_compile.tuning.database import LatencyKind
-from ofa_compile.tuning.jobs import BuiltJob, TrialResult
+from ofa_compile.tuning.jobs import BuiltJob, TrialResult, on_board
 from ofa_compile.tuning.local_runner import TimingPlan
 from ofa_compile.tuning.program import CandidateLinker, CandidateProgram, ProgramReport
 from ofa_compile.tuning.race import FINAL_ROUNDS, choose_finalists
@@ -86,6 +86,9 @@ class BoardRunner:
         """Run until every candidate has a result: one that fails is out, the others go on."""
         board.put(_PROGRAM, program.executable.read_bytes())
         board.put(_DATA, program.data.read_bytes())
+        return on_board(self._results(board, program), board.name)
+
+    def _results(self, board: TuningBoard, program: CandidateProgram) -> dict[int, TrialResult]:
         results: dict[int, TrialResult] = {}
         rounds = self._timing.rounds
         while waiting := [n for n in range(len(program.symbols)) if n not in results]:

@@ -66,6 +66,8 @@ class TuningRecord:
         Wall time that building and measuring took.
     kind
         `measurement` was read on a device, `estimate` comes from a model of it.
+    board
+        The board that it ran on; None on this machine, and for what did not run.
     """
 
     workload: Workload
@@ -80,6 +82,7 @@ class TuningRecord:
     is_default: bool = False
     trial_s: float = 0.0
     kind: LatencyKind = "measurement"
+    board: str | None = None
 
     def to_json(self) -> str:
         """Return the record as one line of JSON, without the line end."""

@@ -18,7 +18,7 @@ from ofa_compile.tuning.gpu_program import (
     times_of,
 )
 from ofa_compile.tuning.gpu_runner import Results
-from ofa_compile.tuning.jobs import TrialResult
+from ofa_compile.tuning.jobs import TrialResult, on_board
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -83,13 +83,16 @@ class GpuBoards:
         command = [_PROGRAM, _EXPECTED, _TIMES, *map(str, words)]
         done = board.run(command, limit_s=self._timeout_s)
         if done.is_timed_out:
-            return TrialResult("timeout", f"no end within {self._timeout_s:.0f} s")
+            return TrialResult(
+                "timeout", f"no end within {self._timeout_s:.0f} s", board=board.name
+            )
         said = done.output.strip()[-300:]
         if done.status == _NO_DEVICE:
             msg = f"board {board.name} has no GPU that would do: {said}"
             raise DeviceUnavailableError(msg, hint="install its driver on the board")
         if done.status != 0:
-            return TrialResult("crash", f"the program ended with {done.status}: {said}")
+            error = f"the program ended with {done.status}: {said}"
+            return TrialResult("crash", error, board=board.name)
         errors = _errors(done.output)
         wrong = {number: difference(error, expected.dtype.name) for number, error in errors.items()}
         if set(wrong) != set(range(len(network.outputs))):
@@ -97,10 +100,11 @@ class GpuBoards:
             msg += f"{len(network.outputs)}: {done.output[:200]}"
             raise BoardLostError(msg)
         right = [number for number, text in wrong.items() if text is None]
-        return {
+        results = {
             **{n: TrialResult("wrong", text) for n, text in wrong.items() if text is not None},
             **times_of(self._times(board, network), network.num_launches, right),
         }
+        return on_board(results, board.name)
 
     @staticmethod
     def _times(board: TuningBoard, network: CandidateNetwork) -> NDArray[np.float64]:

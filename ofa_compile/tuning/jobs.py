@@ -115,12 +115,18 @@ class BuiltJob:
 
 @dataclass(frozen=True)
 class TrialResult:
-    """What running one candidate gave; times as in `TuningRecord`."""
+    """What running one candidate gave; the rest as in `TuningRecord`."""
 
     status: Status
     error: str | None = None
     time_us: float | None = None
     spread: float | None = None
+    board: str | None = None
+
+
+def on_board(results: Mapping[int, TrialResult], board: str) -> dict[int, TrialResult]:
+    """Say of results which board they come from."""
+    return {number: replace(result, board=board) for number, result in results.items()}
 
 
 class Builder(Protocol):

@@ -197,6 +197,7 @@ class Tuner:
             is_default=config == task.configs[0],
             trial_s=round(seconds, 4),
             kind=self._runner.kind,
+            board=result.board,
         )
 
     def _check_failures(self) -> None:

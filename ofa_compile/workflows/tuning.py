@@ -95,6 +95,7 @@ def tune_target(options: TuneOptions, progress: ProgressCallback = no_progress) 
         "coverage": dataclasses.asdict(plan.coverage()),
         "num_trials": len(trials),
         "trials": record_summary(trials),
+        "boards": dict(Counter(trial.board for trial in trials if trial.board is not None)),
         "seconds": round(seconds, 2),
         "speedup": speedup(plan),
         "gains": gains(plan),

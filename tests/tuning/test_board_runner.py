@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -125,7 +126,8 @@ def test_work_of_a_dying_board_is_repeated_on_another(folder: Path, tmp_path: Pa
     weak, strong = FolderBoard(tmp_path / "weak", dies), FolderBoard(tmp_path / "strong")
     runner = runner_on(weak, strong)
     jobs = [runner.submit(built_job(folder, ["right"])) for _ in range(4)]
-    assert [job.result(60)[0].status for job in jobs] == ["ok"] * 4
+    results = [job.result(60)[0] for job in jobs]
+    assert [(result.status, result.board) for result in results] == [("ok", strong.name)] * 4
     runner.close()
     assert (weak.num_runs, strong.num_runs) == (0, 4)
     assert weak.is_closed
@@ -219,4 +221,7 @@ def test_tuning_goes_on_when_a_board_dies(
     report = json.loads(capsys.readouterr().out)
     assert killed.is_set()
     assert report["trials"]["ok"] == report["num_trials"] == 12
-    assert {r.kind for r in TuningDatabase(Path(report["database"]))} == {"measurement"}
+    records = list(TuningDatabase(Path(report["database"])))
+    assert {record.kind for record in records} == {"measurement"}
+    assert Counter(record.board for record in records) == report["boards"]
+    assert sum(report["boards"].values()) == 12
