@@ -93,8 +93,7 @@ def _render(report: dict[str, Any]) -> str:
         f"{percent(now['time_share'])} of a random subnet's expected time",
         f"fixed      {now['num_fixed']} of them have one configuration in {report['precision']}, "
         "and nothing to choose from",
-        f"trials     {report['num_trials']} in {report['seconds']:.0f} s: "
-        + ", ".join(f"{count} {status}" for status, count in report["trials"].items() if count),
+        f"trials     {_trials(report)}",
         *_boards(report["boards"]),
         f"remaining  {now['num_trials']} trials, forecast {now['forecast_s']:.0f} s at most",
         f"speedup    {report['speedup']:.3f} over the kernels' defaults ({report['kind']})",
@@ -136,3 +135,9 @@ def _boards(counts: dict[str, int]) -> list[str]:
     """Return a line that says how many trials each board did; none without boards."""
     shares = ", ".join(f"{count} on {board}" for board, count in sorted(counts.items()))
     return [f"boards     {shares}"] if counts else []
+
+
+def _trials(report: dict[str, Any]) -> str:
+    """Say how many trials there were, and what became of them."""
+    ends = ", ".join(f"{count} {status}" for status, count in report["trials"].items() if count)
+    return f"{report['num_trials']} in {report['seconds']:.0f} s: {ends}" if ends else "none"
