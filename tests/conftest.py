@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -95,6 +96,13 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     patch.setenv("OFA_COMPILE_CACHE", str(tmp_path_factory.mktemp("cache")))
     for name in ("OFA_COMPILE_TARGET", "OFA_COMPILE_WORKSPACE"):
         patch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _heeded_interrupts() -> None:
+    """Heed Ctrl-C, here and in what the tests start: shells have background jobs ignore it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
