@@ -74,7 +74,7 @@ class WalkConfig:
     num_triples: int = 48
     idle_steps: int = 4
     num_ends: int = 32
-    num_ends_alike: int = 4
+    num_ends_alike: int = 2
     fresh_share: float = 0.3
     mutation_probability: float = 0.1
     max_evaluations: int = 360_000
