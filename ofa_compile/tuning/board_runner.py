@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 from ofa_compile.errors import BoardLostError, BuildError
 from ofa_compile.hardware.target_spec import TargetSpec
 from ofa_compile.tuning.board_pool import BoardPool, JobLostError, TuningBoard
-from ofa_compile.tuning.database import LatencyKind
-from ofa_compile.tuning.jobs import BuiltJob, TrialResult, on_board
+from ofa_compile.tuning.candidate_runner import CandidateRunner
+from ofa_compile.tuning.jobs import BuiltCandidate, TrialResult, on_board
 from ofa_compile.tuning.local_runner import TimingPlan
 from ofa_compile.tuning.program import CandidateLinker, CandidateProgram, ProgramReport
 from ofa_compile.tuning.race import FINAL_ROUNDS, choose_finalists
@@ -22,7 +21,7 @@ _PROGRAM, _DATA = "candidates", "candidates.f32"
 _SETUP_S = 20.0
 
 
-class BoardRunner:
+class BoardRunner(CandidateRunner):
     """Runs jobs on whichever board is free.
 
     Parameters
@@ -37,8 +36,6 @@ class BoardRunner:
         How candidates are timed.
     """
 
-    kind: LatencyKind = "measurement"
-
     def __init__(
         self,
         target: TargetSpec,
@@ -46,41 +43,27 @@ class BoardRunner:
         num_boards: int,
         timing: TimingPlan | None = None,
     ) -> None:
-        self.num_parallel = num_boards
         self._timing = timing or TimingPlan()
         self._linker = CandidateLinker(target)
         self._boards = BoardPool(take_board, num_boards)
-        self._threads = ThreadPoolExecutor(num_boards, "ofa-board")
+        super().__init__(num_boards)
 
-    def submit(self, built: BuiltJob) -> Future[list[TrialResult]]:
-        """Start running; gives one result per candidate, failures included."""
-        return self._threads.submit(self._run, built)
-
-    def close(self) -> None:
-        """Stop at once, whatever is under way, and give the boards back."""
+    def _stop(self) -> None:
         self._boards.stop()
-        self._threads.shutdown(cancel_futures=True)
+
+    def _release(self) -> None:
         self._boards.close()
 
-    def _run(self, built: BuiltJob) -> list[TrialResult]:
-        results: dict[int, TrialResult] = {
-            number: TrialResult("build", candidate.error)
-            for number, candidate in enumerate(built.candidates)
-            if candidate.error is not None
-        }
-        numbers = [n for n in range(len(built.candidates)) if n not in results]
-        if numbers:
-            with tempfile.TemporaryDirectory(prefix="ofa-candidates-") as folder:
-                chosen = [built.candidates[number] for number in numbers]
-                try:
-                    program = self._linker.link(chosen, Path(folder))
-                    found = self._boards.on_any(partial(self._run_on, program=program))
-                except BuildError as error:
-                    found = dict.fromkeys(range(len(chosen)), TrialResult("build", str(error)))
-                except JobLostError as error:
-                    found = dict.fromkeys(range(len(chosen)), TrialResult("crash", str(error)))
-                results.update({numbers[place]: result for place, result in found.items()})
-        return [results[number] for number in range(len(built.candidates))]
+    def _attempt(self, candidates: list[BuiltCandidate]) -> dict[int, TrialResult]:
+        with tempfile.TemporaryDirectory(prefix="ofa-candidates-") as folder:
+            try:
+                program = self._linker.link(candidates, Path(folder))
+                return self._boards.on_any(partial(self._run_on, program=program))
+            except BuildError as error:
+                failure = TrialResult("build", str(error))
+            except JobLostError as error:
+                failure = TrialResult("crash", str(error))
+        return dict.fromkeys(range(len(candidates)), failure)
 
     def _run_on(self, board: TuningBoard, program: CandidateProgram) -> dict[int, TrialResult]:
         """Run until every candidate has a result: one that fails is out, the others go on."""

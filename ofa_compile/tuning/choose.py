@@ -49,24 +49,13 @@ def tuned_configs(target: TargetSpec, workspace: Path) -> dict[str, Config]:
 def shipped_configs(target: TargetSpec) -> dict[str, Config]:
     """Return what ships for the target's instruction set; empty where nothing does.
 
-    These come from one machine: good for its relatives, better than a model for most. Layers of a
-    quantised network that stay in floats are those of float32.
+    These come from one machine: good for its relatives, better than a model for most. They are of
+    float32, which layers of a quantised network that stay in floats are in as well.
     """
-    if target.tvm_target.get("kind") != "llvm":
-        return {}
-    names = [f"{target.arch}-{target.core.vector_bits}"]
-    if target.precision != "fp32":
-        own = f"{names[0]}-{target.precision}"
-        names = [own] if target.precision == "fp16" else [*names, own]
-    configs: dict[str, Config] = {}
-    for name in names:
-        configs.update(_shipped(f"{name}.json"))
-    return configs
-
-
-def _shipped(name: str) -> dict[str, Config]:
+    name = f"{target.arch}-{target.core.vector_bits}.json"
     resource = importlib.resources.files(_PACKAGE) / name
-    if not resource.is_file():
+    is_cpu = target.tvm_target.get("kind") == "llvm"
+    if not is_cpu or target.precision == "fp16" or not resource.is_file():
         return {}
     document = json.loads(resource.read_text(encoding="utf-8"))
     version = document.get("schema_version")

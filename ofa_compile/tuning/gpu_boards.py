@@ -14,11 +14,11 @@ from ofa_compile.tuning.gpu_program import (
     ROUNDS,
     TIMEOUT_S,
     CandidateNetwork,
-    difference,
     times_of,
 )
 from ofa_compile.tuning.gpu_runner import Results
 from ofa_compile.tuning.jobs import TrialResult, on_board
+from ofa_compile.tuning.output_error import difference
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

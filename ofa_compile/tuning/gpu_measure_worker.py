@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ofa_compile.bundle.native import NativeLibrary
-from ofa_compile.tuning.gpu_program import PREFIX, CandidateNetwork, difference, times_of
-from ofa_compile.tuning.output_error import output_error
+from ofa_compile.tuning.gpu_program import PREFIX, CandidateNetwork, times_of
+from ofa_compile.tuning.output_error import difference, output_error
 from ofa_compile.tuning.serve import Reply, serve
 
 

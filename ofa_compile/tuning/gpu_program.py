@@ -28,7 +28,6 @@ from ofa_compile.hardware.toolchain import find_linker
 from ofa_compile.tuning.cases import EXPECTED
 from ofa_compile.tuning.full_disk import disk_checked
 from ofa_compile.tuning.jobs import BuiltCandidate, TrialResult
-from ofa_compile.tuning.output_error import TOLERANCES, describe_error
 from ofa_compile.tuning.race import relative_times
 
 PREFIX = "ofa_candidates_"
@@ -70,12 +69,6 @@ class CandidateNetwork:
         """Return the right output of every candidate, of the type that they compute in."""
         with np.load(self.data, allow_pickle=False) as stored:
             return np.asarray(stored[EXPECTED])
-
-
-def difference(error: float, dtype: str) -> str | None:
-    """Say that an output's error is too large for values of a type; None if it is not."""
-    allowed = TOLERANCES[dtype]
-    return None if error <= allowed else describe_error(error, allowed)  # the latter for NaN
 
 
 def times_of(

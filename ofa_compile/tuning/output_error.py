@@ -28,6 +28,12 @@ def output_error(result: NDArray[Any], expected: NDArray[Any]) -> float:
     return 0.0 if is_rounding else float(off.max()) / LEVELS
 
 
+def difference(error: float, dtype: str) -> str | None:
+    """Say that an output's error is too large for values of a type; None if it is not."""
+    allowed = TOLERANCES[dtype]
+    return None if error <= allowed else describe_error(error, allowed)  # the latter for NaN
+
+
 def describe_error(error: float, allowed: float) -> str:
     """Say what is wrong with an output."""
     return f"differs by {error:.1e} of the largest value; {allowed:.0e} is allowed"

@@ -1,6 +1,6 @@
 """Random data and reference results for the workloads on bytes: exact sums, then the epilogue.
 
-Bytes are uint8 here, whatever a machine stores; `stored_arrays` says how it does.
+Bytes are uint8 here, whatever a machine stores; `cases.stored` says how it does.
 """
 
 from __future__ import annotations
