@@ -42,6 +42,9 @@ _BYTES_PER_S = 100_000
 # Before the tracker is asked again after a board failed.
 _PAUSE_S = 0.5
 _RUN, _FACTS = "ofa_board_run", "ofa_board_facts"
+# In the words of TVM's client: whether it finds the end of the stream or a reset, when reading or
+# when writing, depends on what was under way when the board died.
+_SIGNS_OF_A_LOST_CONNECTION = ("kShutdown", "Channel closes", "previously closed", "SockChannel::")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -362,6 +365,6 @@ def _reason(error: BaseException) -> str:
     """Return the last line of a TVM message, which is the one that says something."""
     lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
     text = lines[-1] if lines else type(error).__name__
-    if "kShutdown" in text or "Channel closes" in text or "previously closed" in text:
+    if any(sign in text for sign in _SIGNS_OF_A_LOST_CONNECTION):
         return "the connection was lost"
     return text[-400:]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from boards import RPC_MAGIC, Daemon, LocalTracker
+from boards import RPC_MAGIC, Daemon, LocalTracker, fake_board, reset_after
 
 from ofa_compile.errors import BoardLostError, DeviceUnavailableError, UserInputError
 from ofa_compile.hardware.board_address import BoardAddress, Endpoint
@@ -257,6 +257,16 @@ def test_stops_in_the_middle_of_a_session(
             board.run(["hang"], limit_s=50)
     assert daemon.stop()[0] == 0
     assert sessions(tmp_path) == []
+
+
+def test_reset_by_a_board_is_a_lost_connection(start: Callable[..., Daemon]) -> None:
+    """A board that dies in the middle of a message is found by a reset, not by an end."""
+    with (
+        fake_board(reset_after(start().endpoint, 50_000)) as endpoint,
+        take(endpoint) as board,
+        pytest.raises(BoardLostError, match="cannot upload big .*: the connection was lost"),
+    ):
+        board.put("big", bytes(200_000))
 
 
 def test_registers_with_a_tracker_again_and_again(
