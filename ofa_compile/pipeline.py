@@ -96,10 +96,7 @@ def compile_bundle(
             "weights_hash": facts.weights_hash,
             "calibration": facts.calibration,
         },
-        network={
-            "macs": macs(architecture, num_classes=facts.num_classes),
-            "parameters": num_parameters(architecture, num_classes=facts.num_classes),
-        },
+        network=_sizes(architecture, facts.num_classes),
         threads=options.threads,
         figures={**figures, **_accuracy_on_data(options, architecture, progress), **measured},
     )
@@ -123,6 +120,7 @@ def compile(
     output: str | Path = "ofa-bundle",
     *,
     resolution: int | None = None,
+    architecture: Architecture | None = None,
     labels: tuple[str, ...] = (),
     mean: tuple[float, float, float] = IMAGENET_MEAN,
     std: tuple[float, float, float] = IMAGENET_STD,
@@ -130,6 +128,7 @@ def compile(
     precision: str = "fp32",
     batch: int = 1,
     calibration: NDArray[np.float32] | None = None,
+    figures: Mapping[str, Figure] = NOTHING_MEASURED,
     progress: ProgressCallback = no_progress,
 ) -> Bundle:
     """Compile a PyTorch module or an ONNX file; neither searches nor calibrates.
@@ -143,7 +142,9 @@ def compile(
     output
         Folder of the bundle; an older bundle there is replaced.
     resolution
-        Side of the input in pixels; needed for a module.
+        Side of the input in pixels; a module needs it, or an architecture that says it.
+    architecture
+        What the network is, for the manifest.
     labels, mean, std
         Classes and normalisation to compile into the executable.
     verify
@@ -154,6 +155,8 @@ def compile(
         Images of one run; of a file it is the file's own.
     calibration
         For int8: real images, normalised, of shape (n, 3, H, W).
+    figures
+        What is known of it already, for the manifest.
 
     Raises
     ------
@@ -162,6 +165,8 @@ def compile(
     """
     spec = load_target(target) if isinstance(target, str) else target
     spec = target_in(spec, precision)
+    if resolution is None and architecture is not None:
+        resolution = architecture.resolution
     with tempfile.TemporaryDirectory(prefix="ofa-compile-") as folder:
         if isinstance(subnet, str | Path):
             onnx_path, run = Path(subnet), None
@@ -175,20 +180,15 @@ def compile(
             export_onnx(subnet, onnx_path, resolution=resolution, batch=batch)
             run = subnet
         shape = _input_shape(onnx_path)
-        reference = None
-        if verify:
-            count = num_verification_inputs(shape[2], is_emulated=spec.is_emulated)
-            count = -(-max(count, shape[0]) // shape[0]) * shape[0]
-            inputs = noise_inputs(shape, count)
-            if run is None:
-                logits = _onnx_logits(onnx_path, inputs)
-            else:
-                from ofa_compile.supernet import compute_logits
-
-                logits = compute_logits(run, inputs)
-            reference = Reference(inputs=inputs, logits=logits)
+        reference = _reference(onnx_path if run is None else run, shape, spec) if verify else None
         preprocessing = Preprocessing(height=shape[2], width=shape[3], mean=mean, std=std)
-        contents = BundleContents(preprocessing=preprocessing, labels=labels)
+        contents = BundleContents(
+            preprocessing=preprocessing,
+            labels=labels,
+            architecture=architecture,
+            network={} if architecture is None else _sizes(architecture, _num_classes(onnx_path)),
+            figures=figures,
+        )
         return build_bundle(
             onnx_path,
             spec,
@@ -199,6 +199,18 @@ def compile(
             progress=progress,
             calibration=_images_for(spec, calibration),
         )
+
+
+def _reference(network: nn.Module | Path, shape: tuple[int, ...], target: TargetSpec) -> Reference:
+    """Make noise and compute what a module, or a file in onnx's evaluator, answers to it."""
+    count = num_verification_inputs(shape[2], is_emulated=target.is_emulated)
+    count = -(-max(count, shape[0]) // shape[0]) * shape[0]
+    inputs = noise_inputs(shape, count)
+    if isinstance(network, Path):
+        return Reference(inputs=inputs, logits=_onnx_logits(network, inputs))
+    from ofa_compile.supernet import compute_logits
+
+    return Reference(inputs=inputs, logits=compute_logits(network, inputs))
 
 
 def _check_runnable(target: TargetSpec) -> None:
@@ -216,6 +228,20 @@ def _images_for(target: TargetSpec, images: NDArray[np.float32] | None) -> Calib
     from ofa_compile.compiler.int8.prepare import given_images
 
     return given_images(images)
+
+
+def _sizes(architecture: Architecture, num_classes: int) -> dict[str, int]:
+    return {
+        "macs": macs(architecture, num_classes=num_classes),
+        "parameters": num_parameters(architecture, num_classes=num_classes),
+    }
+
+
+def _num_classes(path: Path) -> int:
+    import onnx
+
+    output = onnx.load(path, load_external_data=False).graph.output[0]
+    return int(output.type.tensor_type.shape.dim[-1].dim_value)
 
 
 def _input_shape(path: Path) -> tuple[int, ...]:

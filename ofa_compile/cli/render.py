@@ -176,7 +176,7 @@ def _cell(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.3f}"
     if isinstance(value, (list, tuple)):
-        return ", ".join(map(_cell, value))
+        return ", ".join(map(_cell, value)) or "none"
     if isinstance(value, dict):
         return json.dumps(value, separators=(",", ":"), default=_jsonable)
     return str(value)

@@ -5,13 +5,19 @@ from __future__ import annotations
 import dataclasses
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ofa_compile.bundle.manifest import Figure
 from ofa_compile.options import FinetuneOptions
 from ofa_compile.progress import ProgressCallback, no_progress
 from ofa_compile.space import Architecture
 from ofa_compile.supernet import load_supernet
 from ofa_compile.workflows.subnets import normalization, read_architecture
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ofa_compile.training.data import ImageData
 
 __all__ = ["finetune"]
 
@@ -54,15 +60,17 @@ def finetune(options: FinetuneOptions, progress: ProgressCallback = no_progress)
         progress("specialising", step, total, detail=detail)
 
     result = finetune_subnet(supernet, architecture, data, config, progress=report)
-    figures = {
+    images = f"{result.num_images} {result.part} images"
+    summary = {
         "architecture": architecture.to_dict(),
         "classes": list(data.labels),
         "steps": result.steps,
         "top1": result.top1,
-        "evaluated_on": f"{result.num_images} {result.part} images",
+        "evaluated_on": images,
         "skipped_images": list(data.skipped),
     }
-    return {**figures, **_write(options, architecture, result.subnet, data.labels, mean, std)}
+    top1 = Figure(value=result.top1, kind="measured", source=f"in PyTorch, {images}")
+    return {**summary, **_write(options, architecture, result.subnet, data, top1)}
 
 
 def _check_target(name: str) -> None:
@@ -75,10 +83,9 @@ def _check_target(name: str) -> None:
 def _write(
     options: FinetuneOptions,
     architecture: Architecture,
-    subnet: Any,
-    labels: tuple[str, ...],
-    mean: tuple[float, float, float],
-    std: tuple[float, float, float],
+    subnet: nn.Module,
+    data: ImageData,
+    top1: Figure,
 ) -> dict[str, str]:
     """Compile the specialised subnet, or only export it."""
     if options.target is None:
@@ -95,9 +102,10 @@ def _write(
         subnet,
         options.target,
         options.output,
-        resolution=architecture.resolution,
-        labels=labels,
-        mean=mean,
-        std=std,
+        architecture=architecture,
+        labels=data.labels,
+        mean=data.mean,
+        std=data.std,
+        figures={"accuracy_top1": top1},
     )
     return {"bundle": str(bundle.path), "target": options.target}

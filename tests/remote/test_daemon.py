@@ -264,7 +264,7 @@ def test_reset_by_a_board_is_a_lost_connection(start: Callable[..., Daemon]) -> 
     with (
         fake_board(reset_after(start().endpoint, 50_000)) as endpoint,
         take(endpoint) as board,
-        pytest.raises(BoardLostError, match="cannot upload big .*: the connection was lost"),
+        pytest.raises(BoardLostError, match=r"cannot upload big .*: the connection was lost"),
     ):
         board.put("big", bytes(200_000))
 
