@@ -131,10 +131,17 @@ def _config(config: dict[str, Any]) -> str:
     return " ".join(f"{name} {value}" for name, value in config.items()) or "-"
 
 
-def _boards(counts: dict[str, int]) -> list[str]:
-    """Return a line that says how many trials each board did; none without boards."""
-    shares = ", ".join(f"{count} on {board}" for board, count in sorted(counts.items()))
-    return [f"boards     {shares}"] if counts else []
+def _boards(boards: list[dict[str, Any]]) -> list[str]:
+    """Return a line for each board, with what is wrong with it; none without boards."""
+    lines = []
+    for entry in boards:
+        line = f"board      {entry['board']}: {entry['num_trials']} trials"
+        if entry["reference_us"] is not None:
+            line += f", {entry['reference_us']:.4g} us for the reference"
+        if entry["num_drifts"]:
+            line += f", {entry['num_drifts']} times measured again since its speed changed"
+        lines.append(line + (f"; {entry['problem']}" if entry["problem"] else ""))
+    return lines
 
 
 def _trials(report: dict[str, Any]) -> str:

@@ -1,4 +1,7 @@
-"""Compares boards of one kind before they measure: they share one scale, so they must be alike."""
+"""Compares boards of one kind before they measure: they share one scale, so they must be alike.
+
+The same bound says whether one board is still as fast as it was.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,16 @@ _PATIENCE_S = 5.0
 _LIMIT_S = 120.0
 
 
+def deviation(time_ms: float, usual_ms: float) -> str | None:
+    """Say how far a time is from the usual one; None if that is within what boards may differ."""
+    share = time_ms / usual_ms - 1.0
+    if abs(share) <= MAX_DEVIATION:
+        return None
+    return f"{abs(share):.0%} {'slower' if share > 0 else 'faster'}"
+
+
 class RollCall:
-    """Collects each board's time for the reference network and judges it by the others'.
+    """Collects each board's time for the reference and judges it by the others'.
 
     Parameters
     ----------
@@ -41,6 +52,11 @@ class RollCall:
             self._changed.wait_for(lambda: len(self._times) >= self._num_hoped_for, _PATIENCE_S)
             self._changed.wait_for(lambda: len(self._times) >= self._num_present, _LIMIT_S)
 
+    def update(self, board: str, reference_ms: float) -> None:
+        """Replace a board's time by one that was taken later."""
+        with self._changed:
+            self._times[board] = reference_ms
+
     def withdraw(self, *, has_arrived: bool) -> None:
         """Say that one board fewer will report."""
         with self._changed:
@@ -57,14 +73,15 @@ class RollCall:
     def objection(self, board: str, reference_ms: float) -> str | None:
         """Say why a board is unlike the others; None if it is like them, or nobody can tell."""
         with self._changed:
-            others = [ms for name, ms in self._times.items() if name != board]
-        if len(others) + 1 < _MIN_TO_JUDGE:
+            # Its own too: of three boards, the odd one would distort the median of the other two.
+            times = {**self._times, board: reference_ms}
+        if len(times) < _MIN_TO_JUDGE:
             return None
-        median_ms = statistics.median(others)
-        deviation = reference_ms / median_ms - 1.0
-        if abs(deviation) <= MAX_DEVIATION:
+        median_ms = statistics.median(times.values())
+        difference = deviation(reference_ms, median_ms)
+        if difference is None:
             return None
         return (
-            f"it is {abs(deviation):.0%} {'slower' if deviation > 0 else 'faster'} than the others:"
-            f" {reference_ms:.3f} ms for the reference network, their median is {median_ms:.3f} ms"
+            f"it is {difference} than the others: {reference_ms:.4g} ms for the reference, "
+            f"the boards' median is {median_ms:.4g} ms"
         )

@@ -1,49 +1,32 @@
-"""Boards that jobs take in turns; one that is lost is replaced when no other is left."""
+"""Boards that jobs take in turns; one that is lost is replaced when no other is left.
+
+One that was left out for what it measures is not taken again.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Iterator
 
-from ofa_compile.errors import BoardLostError, DeviceError
-from ofa_compile.remote.session import ProgramResult
+from ofa_compile.errors import BoardLostError, DeviceError, DeviceUnavailableError
+from ofa_compile.tuning.board_watch import (
+    BoardDriftedError,
+    BoardLeftOutError,
+    BoardWatch,
+)
+from ofa_compile.tuning.jobs import Results, TrialResult
+from ofa_compile.tuning.tuning_board import BoardReference, BoardReport, TuningBoard
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
 # A job that costs so many boards is to blame itself.
 _MAX_BOARDS_LOST = 2
 
 
 class JobLostError(DeviceError):
     """A job lost every board that it was given to, as many as a job may cost."""
-
-
-class TuningBoard(Protocol):
-    """What a runner needs of `remote.session.Board`."""
-
-    name: str
-
-    def put(self, name: str, data: bytes) -> None:
-        """Write a file on the board."""
-
-    def get(self, name: str) -> bytes:
-        """Read a file of the board."""
-
-    def remove(self, name: str) -> None:
-        """Remove a file of the board."""
-
-    def run(self, command: Sequence[str], *, limit_s: float) -> ProgramResult:
-        """Run a program that was put there."""
-
-    def interrupt(self) -> None:
-        """Make a call that another thread waits for fail at once."""
-
-    def close(self) -> None:
-        """Give the board back."""
 
 
 class BoardPool:
@@ -62,6 +45,8 @@ class BoardPool:
         self._free: list[TuningBoard] = []
         self._all: list[TuningBoard] = []
         self._num_taking = self._num_lost = 0
+        self._left_out: dict[str, str] = {}
+        self._watch = BoardWatch(count)
         self._is_stopped = False
         self._changed = threading.Condition()
 
@@ -83,8 +68,25 @@ class BoardPool:
                     self._free.append(board)
                 self._changed.notify_all()
 
-    def on_any(self, job: Callable[[TuningBoard], T]) -> T:
-        """Do a job with one board, and again with another if that one is lost.
+    @property
+    def reports(self) -> tuple[BoardReport, ...]:
+        """What every board did, in the order of their names."""
+        reports = self._watch.reports
+        return tuple(reports[name] for name in sorted(reports))
+
+    def on_any(
+        self,
+        job: Callable[[TuningBoard], Results | TrialResult],
+        reference: Callable[[int], BoardReference],
+    ) -> Results | TrialResult:
+        """Do a job with one board, and again if that one is lost or not fit.
+
+        Parameters
+        ----------
+        job
+            Returns the result of every candidate, or how all of them failed.
+        reference
+            Makes a reference for `BoardWatch` of one of the candidates.
 
         Raises
         ------
@@ -93,14 +95,25 @@ class BoardPool:
         DeviceError
             If no board is left and none can be had.
         """
-        for attempt in range(1, _MAX_BOARDS_LOST + 1):
+        num_lost = 0
+        while True:
             with self.held() as board:
                 try:
-                    return job(board)
+                    found = job(board)
+                    every = {0: found} if isinstance(found, TrialResult) else found
+                    approved = self._watch.approve(board, every, reference)
+                    return approved[0] if isinstance(found, TrialResult) else approved
+                except BoardDriftedError as error:
+                    logger.warning("board %s: %s", board.name, error)
+                except BoardLeftOutError as error:
+                    self._left_out[board.name] = str(error)
+                    self.forget(board, str(error))
                 except BoardLostError as error:
                     self.forget(board, str(error))
-                    reason = f"{attempt} boards were lost: {error}"
-        raise JobLostError(reason)
+                    num_lost += 1
+                    if num_lost == _MAX_BOARDS_LOST:
+                        msg = f"{num_lost} boards were lost: {error}"
+                        raise JobLostError(msg) from error
 
     def _wait_for_one(self) -> TuningBoard:
         with self._changed:
@@ -114,13 +127,31 @@ class BoardPool:
                 self._changed.wait()
             else:
                 return self._free.pop()
+        board = None
+        try:
+            board = self._take_fit()
+        finally:
+            self._taken(board)
+        return board
+
+    def _take_fit(self) -> TuningBoard:
+        """Take a board; say why there is none if only those are there that were left out."""
         try:
             board = self._take()
-        except BaseException:
-            self._taken(None)
+        except DeviceError as error:
+            if self._left_out:
+                raise self._none_left() from error
             raise
-        self._taken(board)
+        if board.name in self._left_out:
+            board.close()
+            raise self._none_left()
+        self._watch.welcome(board)
         return board
+
+    def _none_left(self) -> DeviceUnavailableError:
+        problems = "; ".join(f"{name}: {why}" for name, why in self._left_out.items())
+        msg = f"no board is left to tune on ({problems})"
+        return DeviceUnavailableError(msg, hint="mend the boards; a second run continues")
 
     def _may_take(self) -> bool:
         """Whether to take another board: at first, or when all were lost."""
@@ -136,7 +167,7 @@ class BoardPool:
 
     def forget(self, board: TuningBoard, reason: str) -> None:
         """Use a board no more."""
-        logger.warning("board %s: %s", board.name, reason)
+        self._watch.dismiss(board, reason)
         with self._changed:
             self._all.remove(board)
             self._num_lost += 1

@@ -9,14 +9,17 @@ from pathlib import Path
 
 from ofa_compile.errors import BoardLostError, BuildError
 from ofa_compile.hardware.target_spec import TargetSpec
-from ofa_compile.tuning.board_pool import BoardPool, JobLostError, TuningBoard
+from ofa_compile.tuning.board_pool import BoardPool, JobLostError
+from ofa_compile.tuning.board_watch import BoardLeftOutError
 from ofa_compile.tuning.candidate_runner import CandidateRunner
-from ofa_compile.tuning.jobs import BuiltCandidate, TrialResult, on_board
+from ofa_compile.tuning.jobs import BuiltCandidate, TrialResult
 from ofa_compile.tuning.local_runner import TimingPlan
 from ofa_compile.tuning.program import CandidateLinker, CandidateProgram, ProgramReport
 from ofa_compile.tuning.race import FINAL_ROUNDS, choose_finalists
+from ofa_compile.tuning.tuning_board import BoardReport, TuningBoard
 
 _PROGRAM, _DATA = "candidates", "candidates.f32"
+_REFERENCE, _REFERENCE_DATA = "reference", "reference.f32"
 # Loading data and starting, on a slow board.
 _SETUP_S = 20.0
 
@@ -54,24 +57,29 @@ class BoardRunner(CandidateRunner):
     def _release(self) -> None:
         self._boards.close()
 
+    @property
+    def boards(self) -> Sequence[BoardReport]:
+        """What every board did."""
+        return self._boards.reports
+
     def _attempt(self, candidates: list[BuiltCandidate]) -> dict[int, TrialResult]:
         with tempfile.TemporaryDirectory(prefix="ofa-candidates-") as folder:
             try:
                 program = self._linker.link(candidates, Path(folder))
-                return self._boards.on_any(partial(self._run_on, program=program))
+                job = partial(self._run_on, program=program)
+                found = self._boards.on_any(job, partial(_Reference, program, self._timing))
             except BuildError as error:
-                failure = TrialResult("build", str(error))
+                found = TrialResult("build", str(error))
             except JobLostError as error:
-                failure = TrialResult("crash", str(error))
-        return dict.fromkeys(range(len(candidates)), failure)
+                found = TrialResult("crash", str(error))
+        if isinstance(found, TrialResult):
+            return dict.fromkeys(range(len(candidates)), found)
+        return found
 
     def _run_on(self, board: TuningBoard, program: CandidateProgram) -> dict[int, TrialResult]:
         """Run until every candidate has a result: one that fails is out, the others go on."""
         board.put(_PROGRAM, program.executable.read_bytes())
         board.put(_DATA, program.data.read_bytes())
-        return on_board(self._results(board, program), board.name)
-
-    def _results(self, board: TuningBoard, program: CandidateProgram) -> dict[int, TrialResult]:
         results: dict[int, TrialResult] = {}
         rounds = self._timing.rounds
         while waiting := [n for n in range(len(program.symbols)) if n not in results]:
@@ -108,3 +116,33 @@ class BoardRunner(CandidateRunner):
         else:
             result = TrialResult("crash", f"the program ended with {done.status} on {board.name}")
         return report, {report.current: result}
+
+
+class _Reference:
+    """One candidate of a program, which is read at once: its folder goes."""
+
+    def __init__(self, program: CandidateProgram, timing: TimingPlan, number: int) -> None:
+        self._files = {
+            _REFERENCE: program.executable.read_bytes(),
+            _REFERENCE_DATA: program.data.read_bytes(),
+        }
+        self._command = [_REFERENCE, _REFERENCE_DATA, str(timing.rounds), str(timing.turn_us)]
+        self._command.append(str(number))
+        self._limit_s = _SETUP_S + timing.timeout_s
+
+    def put_on(self, board: TuningBoard) -> None:
+        """Write it to a board."""
+        for name, data in self._files.items():
+            board.put(name, data)
+
+    def time_us(self, board: TuningBoard) -> float:
+        """Run it there, or leave out a board that cannot."""
+        done = board.run(self._command, limit_s=self._limit_s)
+        report = ProgramReport.parse(done.output)
+        times = list(report.times().values())
+        if done.status == 0 and times and times[0].time_us is not None:
+            return times[0].time_us
+        how = "no end" if done.is_timed_out else f"it ended with {done.status}"
+        msg = "left out: it cannot run the reference, which another board can: "
+        msg += next(iter(report.wrong.values()), how)
+        raise BoardLeftOutError(msg)

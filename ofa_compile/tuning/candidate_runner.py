@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from ofa_compile.tuning.database import LatencyKind
 from ofa_compile.tuning.jobs import BuiltCandidate, BuiltJob, TrialResult
+from ofa_compile.tuning.tuning_board import BoardReport
 
 
 class CandidateRunner(ABC):
@@ -23,6 +25,11 @@ class CandidateRunner(ABC):
     def __init__(self, num_parallel: int) -> None:
         self.num_parallel = num_parallel
         self._threads = ThreadPoolExecutor(num_parallel, "ofa-run")
+
+    @property
+    def boards(self) -> Sequence[BoardReport]:
+        """What every board did; empty without boards."""
+        return ()
 
     def submit(self, built: BuiltJob) -> Future[list[TrialResult]]:
         """Start running; gives one result per candidate, failures included."""

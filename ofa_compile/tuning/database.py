@@ -55,7 +55,7 @@ class TuningRecord:
         What went wrong, in words.
     time_us
         Time of a run in microseconds: the lower quartile of the default's rounds, times the median
-        ratio to the default in rounds that both ran.
+        ratio to the default in rounds that both ran. Of boards, on the scale of the median one.
     spread
         Half the 16-84 % range of those ratios (for the default, of its times), as a fraction.
     roofline_share

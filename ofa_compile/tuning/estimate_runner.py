@@ -47,6 +47,7 @@ class EstimateRunner:
 
     kind: LatencyKind = "estimate"
     num_parallel = 1
+    boards = ()
 
     def __init__(self, target: TargetSpec, *, timeout_s: float = _TIMEOUT_S) -> None:
         emulator = find_emulator(target)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from ofa_compile.errors import TuningError
 from ofa_compile.hardware.gpu_devices import check_gpu
 from ofa_compile.tuning.gpu_program import BUDGET_MS, ROUNDS, TIMEOUT_S, CandidateNetwork
-from ofa_compile.tuning.gpu_runner import Results
-from ofa_compile.tuning.jobs import TrialResult
+from ofa_compile.tuning.jobs import Results, TrialResult
 from ofa_compile.tuning.worker import Worker, WorkerFailure
 
 _MODULE = "ofa_compile.tuning.gpu_measure_worker"
@@ -30,6 +29,7 @@ class GpuHere:
 
     num_parallel = 1  # more would disturb each other
     takes_programs = False
+    reports = ()
 
     def __init__(self, kind: str, *, timeout_s: float = TIMEOUT_S) -> None:
         check_gpu(kind)

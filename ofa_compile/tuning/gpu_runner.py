@@ -11,9 +11,8 @@ from ofa_compile.errors import BuildError
 from ofa_compile.hardware.target_spec import TargetSpec
 from ofa_compile.tuning.candidate_runner import CandidateRunner
 from ofa_compile.tuning.gpu_program import CandidateNetwork, CandidateNetworkLinker
-from ofa_compile.tuning.jobs import BuiltCandidate, TrialResult
-
-Results = dict[int, TrialResult]
+from ofa_compile.tuning.jobs import BuiltCandidate, Results, TrialResult
+from ofa_compile.tuning.tuning_board import BoardReport
 
 
 class CandidateDevice(Protocol):
@@ -29,6 +28,10 @@ class CandidateDevice(Protocol):
 
     num_parallel: int
     takes_programs: bool
+
+    @property
+    def reports(self) -> Sequence[BoardReport]:
+        """What every board did; empty without boards."""
 
     def run(self, network: CandidateNetwork) -> Results | TrialResult:
         """Return the result of every candidate, or how the network of all of them failed."""
@@ -60,6 +63,11 @@ class GpuRunner(CandidateRunner):
         self._linker = CandidateNetworkLinker(target, as_program=device.takes_programs)
         self._device = device
         super().__init__(device.num_parallel)
+
+    @property
+    def boards(self) -> Sequence[BoardReport]:
+        """What every board did; empty without boards."""
+        return self._device.reports
 
     def _stop(self) -> None:
         self._device.stop()

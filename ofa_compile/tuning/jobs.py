@@ -10,6 +10,7 @@ from typing import Protocol
 
 from ofa_compile.compiler.workload import Workload
 from ofa_compile.tuning.database import Config, LatencyKind, Status, TuningRecord
+from ofa_compile.tuning.tuning_board import BoardReport
 
 
 @dataclass(frozen=True)
@@ -124,9 +125,8 @@ class TrialResult:
     board: str | None = None
 
 
-def on_board(results: Mapping[int, TrialResult], board: str) -> dict[int, TrialResult]:
-    """Say of results which board they come from."""
-    return {number: replace(result, board=board) for number, result in results.items()}
+Results = dict[int, TrialResult]
+"""By the candidate's place in the job."""
 
 
 class Builder(Protocol):
@@ -149,6 +149,10 @@ class Runner(Protocol):
 
     num_parallel: int
     kind: LatencyKind
+
+    @property
+    def boards(self) -> Sequence[BoardReport]:
+        """What every board did; empty without boards."""
 
     def submit(self, built: BuiltJob) -> Future[list[TrialResult]]:
         """Start running; gives one result per candidate, failures included."""

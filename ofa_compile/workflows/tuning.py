@@ -95,11 +95,19 @@ def tune_target(options: TuneOptions, progress: ProgressCallback = no_progress) 
         "coverage": dataclasses.asdict(plan.coverage()),
         "num_trials": len(trials),
         "trials": record_summary(trials),
-        "boards": dict(Counter(trial.board for trial in trials if trial.board is not None)),
+        "boards": _boards(runner, trials),
         "seconds": round(seconds, 2),
         "speedup": speedup(plan),
         "gains": gains(plan),
     }
+
+
+def _boards(runner: Runner, trials: list[TuningRecord]) -> list[dict[str, Any]]:
+    """Say what every board did, trials included."""
+    counts = Counter(trial.board for trial in trials)
+    return [
+        {**dataclasses.asdict(board), "num_trials": counts[board.board]} for board in runner.boards
+    ]
 
 
 def _check_tunable(target: TargetSpec, options: TuneOptions) -> None:

@@ -93,6 +93,11 @@ def test_candidates_that_are_right_are_timed(
     assert board.files["gpu_candidates"] == b"machine code"
     assert np.frombuffer(board.files["expected"], "<f4").tolist() == [1, 1, 1]
     assert board.commands[0][-4:] == ["4", "0", "64", "128"]
+    look = ["reference_gpu_candidates", "reference_expected", "times.f64", "3", "30.0"]
+    assert board.commands[1][:5] == look
+    assert board.files["reference_gpu_candidates"] == b"machine code"
+    (report,) = boards.reports
+    assert (report.reference_us, report.num_drifts, report.problem) == (1000, 0, None)
     assert board.files["removed"] == b"times.f64"
     assert board.is_closed
 
@@ -117,11 +122,16 @@ def test_a_failure_is_the_networks(
     assert words in found.error
 
 
-def test_a_board_without_a_gpu_ends_tuning(
+def test_a_board_without_a_gpu_is_left_out(
     network: CandidateNetwork, boards_of: Callable[..., GpuBoards]
 ) -> None:
     board = FakeBoard(ended("candidates: no Vulkan here: libvulkan.so.1 cannot be loaded", 5))
-    with pytest.raises(DeviceUnavailableError, match="no GPU that would do: candidates: no Vulkan"):
+    good = FakeBoard(ended(SAID.format(0)))
+    good.name = "good"
+    assert boards_of(board, good).run(network)[2].board == "good"
+    with pytest.raises(
+        DeviceUnavailableError, match=r"is left .*no GPU that would do: candidates: no Vulkan"
+    ):
         boards_of(board).run(network)
 
 
