@@ -160,8 +160,8 @@ def _train_alone(
     from ofa_compile.supernet import build_supernet
     from ofa_compile.training import batch_norm, depthwise
     from ofa_compile.training.batches import BatchSource
+    from ofa_compile.training.channels_last import use_channels_last
     from ofa_compile.training.data import resize, split_indices
-    from ofa_compile.training.native import use_channels_last
     from ofa_compile.training.optimization import learning_rate, make_optimizer
 
     fresh = build_supernet(search_space(SPACE), num_classes=len(data.labels), seed=options.seed)

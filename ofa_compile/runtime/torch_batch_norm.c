@@ -46,9 +46,9 @@ static void flush(float *restrict part, double *restrict total, int count) {
     }
 }
 
-/* Sums of (x - shift) and its square, shift being the first row: no cancellation for a large mean. */
-static void moments(const float *restrict x, long rows, int C, float *restrict part, double *restrict total) {
-    const float *restrict shift = x;
+/* Sums of (x - shift) and its square, shift being any row: no cancellation for a large mean. */
+static void moments(const float *x, const float *shift, long rows, int C, float *restrict part,
+                    double *restrict total) {
     float *restrict first = part, *restrict second = part + C;
     long row = 0;
     for (long group = 1; row + 4 <= rows; row += 4, group++) {
@@ -143,7 +143,7 @@ int ofa_batch_norm_forward(long rows, int C, int kind, float epsilon, float mome
         free(total), free(part);
         return 2;
     }
-    moments(x, rows, C, part, total);
+    moments(x, x, rows, C, part, total);
     float *scale = part, *offset = part + C;
     for (int c = 0; c < C; c++) {
         const double lean = total[c] / rows, mean = lean + x[c];
@@ -167,13 +167,23 @@ int ofa_batch_norm_forward(long rows, int C, int kind, float epsilon, float mome
     return 0;
 }
 
+#define SHARES 16 /* of the rows; a fixed number, so that sums do not depend on the number of threads */
+
 /* Mean and biased variance of each channel, in double. Returns 0, or 2 when memory runs out. */
-int ofa_batch_norm_moments(long rows, int C, const float *x, double *mean, double *variance) {
-    double *total = calloc(2 * (size_t)C, sizeof(double));
-    float *part = calloc(2 * (size_t)C, sizeof(float));
+int ofa_batch_norm_moments(long rows, int C, int threads, const float *x, double *mean, double *variance) {
+    const size_t size = 2 * (size_t)C;
+    double *total = calloc(size * SHARES, sizeof(double));
+    float *part = calloc(size * SHARES, sizeof(float));
     const int failed = !total || !part;
     if (!failed) {
-        moments(x, rows, C, part, total);
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
+        for (int i = 0; i < SHARES; i++) {
+            const long first = rows * i / SHARES, last = rows * (i + 1) / SHARES;
+            moments(x + first * C, x, last - first, C, part + size * i, total + size * i);
+        }
+        for (int i = 1; i < SHARES; i++)
+            for (size_t c = 0; c < size; c++)
+                total[c] += total[size * i + c];
         for (int c = 0; c < C; c++) {
             const double lean = total[c] / rows, spread = total[C + c] / rows - lean * lean;
             mean[c] = lean + x[c];

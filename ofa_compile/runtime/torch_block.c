@@ -1,6 +1,6 @@
 /* Inference of inverted residual blocks over many images: channels-last float32, batch norm already folded.
  *
- * Compiled behind torch_depthwise.c, whose vectors and planes it uses. The expansion writes straight into
+ * Compiled behind torch_planes.c, whose vectors and planes it uses. The expansion writes straight into
  * the zero-padded planes that the depthwise convolution reads, two channel blocks at a time, so that the
  * widest tensor of a block never leaves the cache.
  */
@@ -138,9 +138,11 @@ int ofa_block_expand_depthwise(const int *sizes, const float *x, const float *ex
 }
 
 /* mean over the pixels of each image: x is images x pixels x channels. */
-void ofa_block_pool(int images, int pixels, int channels, const float *restrict x, float *restrict mean) {
+void ofa_block_pool(int images, int pixels, int channels, int threads, const float *restrict x,
+                    float *restrict mean) {
     const float scale = 1.0f / (float)pixels;
     memset(mean, 0, sizeof(float) * images * channels);
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
     for (int n = 0; n < images; n++) {
         for (int p = 0; p < pixels; p++)
             for (int c = 0; c < channels; c++)
@@ -151,7 +153,9 @@ void ofa_block_pool(int images, int pixels, int channels, const float *restrict 
 }
 
 /* x *= hard sigmoid of the gate of its image and channel. */
-void ofa_block_gate(int images, int pixels, int channels, const float *restrict gate, float *restrict x) {
+void ofa_block_gate(int images, int pixels, int channels, int threads, const float *restrict gate,
+                    float *restrict x) {
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
     for (int n = 0; n < images; n++) {
         const float *restrict g = gate + (size_t)n * channels;
         for (int p = 0; p < pixels; p++) {
@@ -166,8 +170,9 @@ void ofa_block_gate(int images, int pixels, int channels, const float *restrict 
 }
 
 /* x = activation(x * scale + offset) in place. */
-void ofa_block_normalize(long rows, int channels, int kind, const float *scale, const float *offset,
-                         float *x) {
+void ofa_block_normalize(long rows, int channels, int kind, int threads, const float *scale,
+                         const float *offset, float *x) {
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
     for (long row = 0; row < rows; row++)
         for (int c = 0; c < channels; c += LANES) {
             const int width = lanes_left(channels, c);

@@ -17,15 +17,12 @@ from torch.nn import functional
 
 from ofa_compile.supernet.blocks import ElasticConvLayer, ElasticDepthwiseLayer
 from ofa_compile.supernet.functional import activation_function
-from ofa_compile.training.native import (
-    check_status,
-    dense_channels_last,
-    empty_channels_last,
-    load_library,
-)
+from ofa_compile.training.channels_last import dense_channels_last, empty_channels_last
+from ofa_compile.training.native import check_status, load_library
 
 __all__ = [
     "ACTIVATIONS",
+    "activation_name",
     "batch_norm_activation",
     "channel_moments",
     "fuse",
@@ -46,7 +43,7 @@ def _library() -> ctypes.CDLL | None:
         scalars: list[Any] = [ctypes.c_float] * 2
         library.ofa_batch_norm_forward.argtypes = head + scalars + pointers * 7
         library.ofa_batch_norm_backward.argtypes = head + pointers * 8
-        library.ofa_batch_norm_moments.argtypes = head[:2] + pointers * 3
+        library.ofa_batch_norm_moments.argtypes = head + pointers * 3
     return library
 
 
@@ -127,7 +124,7 @@ def channel_moments(rows: Tensor) -> tuple[Tensor, Tensor]:
     assert library is not None  # callers checked `is_available`
     mean, variance = torch.empty(2, rows.shape[1], dtype=torch.float64)
     code = library.ofa_batch_norm_moments(
-        *rows.shape, rows.data_ptr(), mean.data_ptr(), variance.data_ptr()
+        *rows.shape, torch.get_num_threads(), rows.data_ptr(), mean.data_ptr(), variance.data_ptr()
     )
     check_status("batch norm moments", code)
     return mean, variance
@@ -225,6 +222,12 @@ def _elastic_activation(layer: ElasticConvLayer | ElasticDepthwiseLayer) -> str 
 _MODULE_NAMES = {nn.ReLU: "relu", nn.ReLU6: "relu6", nn.Hardswish: "hswish"}
 
 
+def activation_name(layer: nn.Sequential) -> str | None:
+    """Return the name of a fixed layer's activation, None for one that has no kernel."""
+    act = layer._modules.get("act")
+    return "none" if act is None else _MODULE_NAMES.get(type(act))
+
+
 def fuse(supernet: nn.Module) -> int:
     """Make a supernet's layers use `batch_norm_activation`, where its kernels are available.
 
@@ -253,7 +256,7 @@ def fuse(supernet: nn.Module) -> int:
 def _fuse_static(layer: nn.Sequential) -> int:
     """Fuse the batch norm and activation of a fixed layer, if it has a batch norm."""
     bn, act = layer._modules.get("bn"), layer._modules.get("act")
-    name = "none" if act is None else _MODULE_NAMES.get(type(act))
+    name = activation_name(layer)
     if not isinstance(bn, nn.BatchNorm2d) or name is None:
         return 0
     replace_forward(bn, _normalize(bn, name))

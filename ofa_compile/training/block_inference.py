@@ -1,4 +1,4 @@
-"""One inverted residual block over calibration and evaluation images at once.
+"""Inverted residual blocks over many images: calibrated, and calibrated and evaluated at once.
 
 The statistics of a block's batch norms depend on the blocks before it and on nothing behind it.
 So a block is calibrated and evaluated once for all subnets that share the way up to it.
@@ -11,19 +11,24 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from ofa_compile.space import MobileNetSpace
-from ofa_compile.supernet.blocks import ElasticResidualBlock
+from ofa_compile.supernet.subnet import InvertedResidual, ResidualBlock, SqueezeExcite
 from ofa_compile.training import block_kernels as kernels
-from ofa_compile.training.batch_norm import channel_moments
+from ofa_compile.training.batch_norm import activation_name, channel_moments
 
 __all__ = [
     "CHUNK_BYTES",
     "Activations",
     "BlockWeights",
+    "Moments",
+    "block_norms",
     "block_weights",
+    "calibrate_block",
+    "channel_covariance",
     "norm_weights",
-    "pointwise_layer",
+    "pointwise_moments",
+    "pointwise_weights",
     "run_block",
+    "scaled",
 ]
 
 CHUNK_BYTES = 512 << 10  # of a block's widest tensor: stays in a core's second-level cache
@@ -46,16 +51,46 @@ class Activations:
     _covariance: tuple[Tensor, Tensor] | None = field(default=None, repr=False)
 
     def covariance(self) -> tuple[Tensor, Tensor]:
-        """Return mean and biased covariance of the calibration pixels' channels, in float64."""
+        """Return what `channel_covariance` says of the calibration images, computed once."""
         if self._covariance is None:
-            rows = self.calibration.flatten(0, 2)
-            mean, _ = channel_moments(rows)
-            parts = torch.split(rows - mean.float(), 4096)
-            total = torch.stack([(part.t() @ part).double() for part in parts]).sum(dim=0)
-            # The float32 mean is not quite the mean.
-            rest = mean - mean.float()
-            self._covariance = mean, total / len(rows) - torch.outer(rest, rest)
+            self._covariance = channel_covariance(self.calibration)
         return self._covariance
+
+
+def channel_covariance(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and biased covariance of the channels over all pixels, in float64.
+
+    Parameters
+    ----------
+    x
+        Images of shape (n, height, width, channels).
+    """
+    rows = x.flatten(0, 2)
+    mean, _ = channel_moments(rows)
+    total = torch.zeros(len(mean), len(mean), dtype=torch.float64)
+    for part in torch.split(rows, 4096):
+        centred = part - mean.float()
+        total += centred.t() @ centred
+    # The float32 mean is not quite the mean.
+    rest = mean - mean.float()
+    return mean, total / len(rows) - torch.outer(rest, rest)
+
+
+@dataclass(frozen=True)
+class Moments:
+    """What a batch norm sees of its input: per channel, over all pixels, in float64.
+
+    Attributes
+    ----------
+    mean, variance
+        Of shape (channels,); the variance is the biased one.
+    count
+        Number of pixels.
+    """
+
+    mean: Tensor
+    variance: Tensor
+    count: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,12 +106,14 @@ class _Norm:
         scale = self.gamma.double() / torch.sqrt(variance + self.epsilon)
         return scale, self.beta.double() - mean * scale
 
-    def fold_both(
-        self, mean: Tensor, variance: Tensor, count: int
-    ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """Fold as for a training batch (biased variance), and as for evaluation (unbiased)."""
-        unbiased = variance * (count / max(1, count - 1))
-        return self.fold(mean, variance), self.fold(mean, unbiased)
+    def fold_own(self, moments: Moments) -> tuple[Tensor, Tensor]:
+        """Fold as for a training batch, which is normalised with its own biased variance."""
+        return self.fold(moments.mean, moments.variance)
+
+    def fold_running(self, moments: Moments) -> tuple[Tensor, Tensor]:
+        """Fold as for evaluation: running variances are unbiased."""
+        unbiased = moments.variance * (moments.count / max(1, moments.count - 1))
+        return self.fold(moments.mean, unbiased)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,44 +137,73 @@ class BlockWeights:
         """Channels in the middle."""
         return len(self.expand)
 
+    @property
+    def window(self) -> dict[str, int]:
+        """What `kernels.expand_depthwise` asks of the depthwise convolution."""
+        sizes = {"kernel_size": self.kernel_size, "stride": self.stride}
+        return {"channels": self.channels, **sizes}
 
-def norm_weights(bn: nn.BatchNorm2d, channels: int) -> _Norm:
-    """Return the affine part of a batch norm over the first `channels`."""
-    gamma, beta = bn.weight.detach()[:channels], bn.bias.detach()[:channels]
-    return _Norm(gamma=gamma, beta=beta, epsilon=bn.eps)
+
+def norm_weights(bn: nn.Module) -> _Norm:
+    """Return the affine part of a batch norm."""
+    assert isinstance(bn, nn.BatchNorm2d)
+    return _Norm(gamma=bn.weight.detach(), beta=bn.bias.detach(), epsilon=bn.eps)
+
+
+def block_norms(block: ResidualBlock) -> tuple[nn.BatchNorm2d, ...] | None:
+    """Return a block's batch norms in order; None for a block that the kernels do not serve."""
+    conv = block.conv
+    if not isinstance(conv, InvertedResidual) or conv.inverted_bottleneck is None:
+        return None
+    layers = (conv.inverted_bottleneck, conv.depth_conv, conv.point_linear)
+    return tuple(m for layer in layers for m in layer if isinstance(m, nn.BatchNorm2d))
 
 
 @torch.no_grad()
-def block_weights(
-    space: MobileNetSpace, block: ElasticResidualBlock, stage: int, kernel_size: int, ratio: float
-) -> BlockWeights:
-    """Slice the weights of one choice out of an elastic block."""
+def block_weights(block: ResidualBlock) -> BlockWeights:
+    """Return the weights of a block whose `block_norms` are not None."""
     conv = block.conv
-    channels = conv.mid_channels(conv.in_channels, ratio)
-    depthwise, project = conv.depth_conv, conv.point_linear
-    squeeze = None
-    if depthwise.se is not None:
-        reduce, expand = depthwise.se.fc.reduce, depthwise.se.fc.expand
-        assert reduce.bias is not None  # both are built with a bias
-        assert expand.bias is not None
-        hidden = depthwise.squeeze_channels(channels)
-        first, second = reduce.weight[:hidden, :channels], expand.weight[:channels, :hidden]
-        squeeze = (
-            _packed(first.flatten(1), reduce.bias[:hidden]),
-            _packed(second.flatten(1), expand.bias[:channels]),
-        )
+    assert isinstance(conv, InvertedResidual)
+    expand, depthwise, project = conv.inverted_bottleneck, conv.depth_conv, conv.point_linear
+    assert expand is not None
+    window = depthwise.get_submodule("conv")
+    assert isinstance(window, nn.Conv2d)
+    se = depthwise._modules.get("se")
+    activation = activation_name(expand)
+    assert activation is not None
     return BlockWeights(
-        expand=conv.inverted_bottleneck.conv.conv.weight.detach()[:channels].flatten(1),
-        expand_norm=norm_weights(conv.inverted_bottleneck.bn.bn, channels),
-        depthwise=depthwise.conv.active_weight(channels, kernel_size).detach(),
-        depthwise_norm=norm_weights(depthwise.bn.bn, channels),
-        project=project.conv.conv.weight.detach()[:, :channels].flatten(1),
-        project_norm=norm_weights(project.bn.bn, conv.out_channels),
-        squeeze=squeeze,
-        kernel_size=kernel_size,
-        stride=depthwise.conv.stride,
-        activation=space.stage_activations[stage],
+        expand=pointwise_weights(expand),
+        expand_norm=norm_weights(expand.get_submodule("bn")),
+        depthwise=window.weight.detach(),
+        depthwise_norm=norm_weights(depthwise.get_submodule("bn")),
+        project=pointwise_weights(project),
+        project_norm=norm_weights(project.get_submodule("bn")),
+        squeeze=_squeeze_weights(se) if isinstance(se, SqueezeExcite) else None,
+        kernel_size=window.kernel_size[0],
+        stride=window.stride[0],
+        activation=activation,
         has_residual=block.has_residual,
+    )
+
+
+def pointwise_weights(layer: nn.Module) -> Tensor:
+    """Return the weights of a pointwise layer, of shape (outputs, inputs)."""
+    conv = layer.get_submodule("conv")
+    assert isinstance(conv, nn.Conv2d)
+    return conv.weight.detach().flatten(1)
+
+
+def _squeeze_weights(
+    se: SqueezeExcite,
+) -> tuple[tuple[Tensor, Tensor, int], tuple[Tensor, Tensor, int]]:
+    reduce, expand = (se.fc.get_submodule(name) for name in ("reduce", "expand"))
+    assert isinstance(reduce, nn.Conv2d)
+    assert isinstance(expand, nn.Conv2d)
+    assert reduce.bias is not None  # both are built with a bias
+    assert expand.bias is not None
+    return (
+        _packed(reduce.weight.flatten(1), reduce.bias),
+        _packed(expand.weight.flatten(1), expand.bias),
     )
 
 
@@ -145,7 +211,7 @@ def _packed(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, int]:
     return kernels.pack_matrix(weight), kernels.pack_vector(bias), len(weight)
 
 
-def _scaled(weight: Tensor, folded: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+def scaled(weight: Tensor, folded: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     """Fold scale and offset into pointwise weights, packed."""
     scale, offset = folded
     return kernels.pack_matrix(weight * scale[:, None]), kernels.pack_vector(offset)
@@ -156,24 +222,15 @@ def _scaled_depthwise(weight: Tensor, folded: tuple[Tensor, Tensor]) -> tuple[Te
     return kernels.pack_depthwise(weight * scale[:, None, None, None]), kernels.pack_vector(offset)
 
 
-def pointwise_layer(
-    weight: Tensor, norm: _Norm, x: Activations
-) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Fold a pointwise layer, for the calibration images and for evaluation.
+def pointwise_moments(weight: Tensor, covariance: tuple[Tensor, Tensor], count: int) -> Moments:
+    """Return the moments of a pointwise layer's output, from those of its input.
 
-    The layer is linear: mean and variance of its outputs follow from mean and covariance of its
-    inputs, so its (far wider) output need not be computed to know them.
-
-    Returns
-    -------
-    Packed weights and bias, twice.
+    The layer is linear, so its (far wider) output need not be computed to know them.
     """
-    mean, covariance = x.covariance()
+    mean, spread = covariance
     rows = weight.double()
-    variance = ((rows @ covariance) * rows).sum(dim=1).clamp_min(0.0)
-    count = x.calibration.numel() // x.calibration.shape[-1]
-    biased, unbiased = norm.fold_both(rows @ mean, variance, count)
-    return _scaled(weight, biased), _scaled(weight, unbiased)
+    variance = ((rows @ spread) * rows).sum(dim=1).clamp_min(0.0)
+    return Moments(rows @ mean, variance, count)
 
 
 def _squeeze_excite(weights: BlockWeights, x: Tensor) -> None:
@@ -185,40 +242,74 @@ def _squeeze_excite(weights: BlockWeights, x: Tensor) -> None:
 
 
 @torch.no_grad()
-def run_block(weights: BlockWeights, x: Activations) -> Activations:
-    """Calibrate a block's batch norms and apply it to both sets of images."""
+def calibrate_block(
+    weights: BlockWeights, x: Tensor, covariance: tuple[Tensor, Tensor]
+) -> tuple[Tensor, tuple[Moments, Moments, Moments]]:
+    """Apply a block to images that are normalised with their own statistics.
+
+    Parameters
+    ----------
+    weights
+        The block.
+    x
+        Its input, of shape (n, height, width, channels).
+    covariance
+        What `channel_covariance` says of `x`.
+
+    Returns
+    -------
+    The output, and what its three batch norms saw.
+    """
     channels, outputs = weights.channels, len(weights.project)
-    act = weights.activation
-    shape = {
-        "channels": channels, "kernel_size": weights.kernel_size, "stride": weights.stride,
-    }  # fmt: skip
-    expand_own, expand = pointwise_layer(weights.expand, weights.expand_norm, x)
-    plain = torch.ones(channels), torch.zeros(channels)
-    raw = _scaled_depthwise(weights.depthwise, plain)
-    u = kernels.expand_depthwise(x.calibration, expand_own, raw, activations=(act, "none"), **shape)
-    own, folded = _fold_measured(weights.depthwise_norm, u)
-    depthwise = _scaled_depthwise(weights.depthwise, folded)
-    kernels.normalize_(u, *own, act)
+    expanded = pointwise_moments(weights.expand, covariance, x[..., 0].numel())
+    u = kernels.expand_depthwise(
+        x,
+        scaled(weights.expand, weights.expand_norm.fold_own(expanded)),
+        _scaled_depthwise(weights.depthwise, (torch.ones(channels), torch.zeros(channels))),
+        activations=(weights.activation, "none"),
+        **weights.window,
+    )
+    filtered = _measured(u)
+    kernels.normalize_(u, *weights.depthwise_norm.fold_own(filtered), weights.activation)
     _squeeze_excite(weights, u)
     none = kernels.pack_vector(torch.zeros(outputs))
-    calibration = kernels.pointwise(u, kernels.pack_matrix(weights.project), none, outputs)
-    own, folded = _fold_measured(weights.project_norm, calibration)
-    project, bias = _scaled(weights.project, folded)
-    kernels.normalize_(calibration, *own)
+    y = kernels.pointwise(u, kernels.pack_matrix(weights.project), none, outputs)
+    projected = _measured(y)
+    kernels.normalize_(y, *weights.project_norm.fold_own(projected))
     if weights.has_residual:
-        calibration += x.calibration
+        y += x
+    return y, (expanded, filtered, projected)
+
+
+def _measured(y: Tensor) -> Moments:
+    rows = y.flatten(0, -2)
+    return Moments(*channel_moments(rows), len(rows))
+
+
+@torch.no_grad()
+def run_block(weights: BlockWeights, x: Activations) -> Activations:
+    """Calibrate a block's batch norms and apply it to both sets of images."""
+    calibration, moments = calibrate_block(weights, x.calibration, x.covariance())
     evaluation = torch.empty(len(x.evaluation), *calibration.shape[1:])
-    size = max(1, CHUNK_BYTES // (4 * u[0].numel()))
-    for part, out in zip(
-        torch.split(x.evaluation, size), torch.split(evaluation, size), strict=True
-    ):
-        u = kernels.expand_depthwise(part, expand, depthwise, activations=(act, act), **shape)
-        _squeeze_excite(weights, u)
-        residual = part if weights.has_residual else None
-        kernels.pointwise(u, project, bias, outputs, residual=residual, out=out)
+    _apply_block(weights, moments, x.evaluation, evaluation)
     return Activations(calibration, evaluation)
 
 
-def _fold_measured(norm: _Norm, y: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    rows = y.flatten(0, -2)
-    return norm.fold_both(*channel_moments(rows), len(rows))
+def _apply_block(
+    weights: BlockWeights, moments: tuple[Moments, Moments, Moments], x: Tensor, y: Tensor
+) -> None:
+    """Write what a block, calibrated, makes of `x` into `y`."""
+    expanded, filtered, projected = moments
+    outputs, act = len(weights.project), weights.activation
+    expand = scaled(weights.expand, weights.expand_norm.fold_running(expanded))
+    depthwise = _scaled_depthwise(weights.depthwise, weights.depthwise_norm.fold_running(filtered))
+    project, bias = scaled(weights.project, weights.project_norm.fold_running(projected))
+    pixels = y.shape[1] * y.shape[2]
+    size = max(1, CHUNK_BYTES // (4 * pixels * weights.channels))
+    for part, out in zip(torch.split(x, size), torch.split(y, size), strict=True):
+        u = kernels.expand_depthwise(
+            part, expand, depthwise, activations=(act, act), **weights.window
+        )
+        _squeeze_excite(weights, u)
+        residual = part if weights.has_residual else None
+        kernels.pointwise(u, project, bias, outputs, residual=residual, out=out)

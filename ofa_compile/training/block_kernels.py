@@ -32,18 +32,18 @@ __all__ = [
 @functools.cache
 def _library() -> ctypes.CDLL | None:
     """Return the compiled kernels with their signatures declared."""
-    library = load_library("torch_block", "torch_depthwise")
+    library = load_library("torch_block")
     if library is not None:
         pointers: list[Any] = [ctypes.c_void_p]
         ints: list[Any] = [ctypes.c_int]
         library.ofa_block_pointwise.argtypes = [ctypes.c_long, *ints * 4, *pointers * 5]
         library.ofa_block_pointwise.restype = None
         library.ofa_block_expand_depthwise.argtypes = pointers * 7
-        library.ofa_block_pool.argtypes = ints * 3 + pointers * 2
+        library.ofa_block_pool.argtypes = ints * 4 + pointers * 2
         library.ofa_block_pool.restype = None
-        library.ofa_block_gate.argtypes = ints * 3 + pointers * 2
+        library.ofa_block_gate.argtypes = ints * 4 + pointers * 2
         library.ofa_block_gate.restype = None
-        library.ofa_block_normalize.argtypes = [ctypes.c_long, *ints * 2, *pointers * 3]
+        library.ofa_block_normalize.argtypes = [ctypes.c_long, *ints * 3, *pointers * 3]
         library.ofa_block_normalize.restype = None
     return library
 
@@ -179,14 +179,16 @@ def pool(x: Tensor) -> Tensor:
     """Return the mean over the pixels, of shape (n, channels)."""
     n, height, width, channels = x.shape
     mean = torch.empty(n, channels)
-    _kernels().ofa_block_pool(n, height * width, channels, x.data_ptr(), mean.data_ptr())
+    sizes = (n, height * width, channels, torch.get_num_threads())
+    _kernels().ofa_block_pool(*sizes, x.data_ptr(), mean.data_ptr())
     return mean
 
 
 def gate(x: Tensor, opening: Tensor) -> None:
     """Multiply `x` in place by the hard sigmoid of `opening`, of shape (n, channels)."""
     n, height, width, channels = x.shape
-    _kernels().ofa_block_gate(n, height * width, channels, opening.data_ptr(), x.data_ptr())
+    sizes = (n, height * width, channels, torch.get_num_threads())
+    _kernels().ofa_block_gate(*sizes, opening.data_ptr(), x.data_ptr())
 
 
 def normalize_(x: Tensor, scale: Tensor, offset: Tensor, activation: str = "none") -> None:
@@ -197,6 +199,7 @@ def normalize_(x: Tensor, scale: Tensor, offset: Tensor, activation: str = "none
         x.numel() // channels,
         channels,
         ACTIVATIONS[activation],
+        torch.get_num_threads(),
         scale.data_ptr(),
         offset.data_ptr(),
         x.data_ptr(),

@@ -15,12 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ofa_compile.training.native import (
-    check_status,
-    dense_channels_last,
-    empty_channels_last,
-    load_library,
-)
+from ofa_compile.training.channels_last import dense_channels_last, empty_channels_last
+from ofa_compile.training.native import check_status, load_library
 
 __all__ = ["accelerate", "depthwise_conv2d", "enable", "is_available"]
 

@@ -18,8 +18,8 @@ from ofa_compile.space import Architecture
 from ofa_compile.supernet import Supernet
 from ofa_compile.training.allocator import keep_memory
 from ofa_compile.training.bn_calibration import calibrate_bn
+from ofa_compile.training.channels_last import use_channels_last
 from ofa_compile.training.data import ImageData, normalize, resize, split_indices
-from ofa_compile.training.native import use_channels_last
 from ofa_compile.training.prefix_evaluation import PrefixEvaluator, can_evaluate
 
 __all__ = [

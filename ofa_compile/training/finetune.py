@@ -29,10 +29,10 @@ from ofa_compile.training import batch_norm, depthwise
 from ofa_compile.training.allocator import keep_memory
 from ofa_compile.training.augmentation import augmentation
 from ofa_compile.training.batches import BatchSource
+from ofa_compile.training.channels_last import use_channels_last
 from ofa_compile.training.checkpoint import load_checkpoint, save_checkpoint
 from ofa_compile.training.data import ImageData, normalize, split_indices
 from ofa_compile.training.evaluate import evaluate_subnet
-from ofa_compile.training.native import use_channels_last
 from ofa_compile.training.optimization import cosine
 from ofa_compile.training.trainer import DivergedError
 

@@ -1,4 +1,7 @@
-"""Compile and load the C sources of our torch operators, once per machine."""
+"""Compile and load the C sources of our torch operators, once per machine.
+
+Imports no torch, so that compiling can begin before torch, which takes as long to import, is there.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +14,15 @@ import platform
 import shutil
 import subprocess
 import tempfile
+import threading
 from importlib.resources import files
 from pathlib import Path
-from typing import TypeVar
-
-import torch
-from torch import Tensor, nn
-
-ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 _LOGGER = logging.getLogger(__name__)
 _FLAGS = ("-O3", "-march=native", "-ffast-math", "-std=gnu11", "-fPIC", "-shared", "-fopenmp")
+# What comes first in the translation unit of a source.
+_BEFORE = {"torch_block": ("torch_planes",), "torch_depthwise": ("torch_planes",)}
+_LOADING = threading.Lock()
 
 
 def _cache_folder() -> Path:
@@ -92,15 +93,14 @@ def compile_source(name: str, source: bytes) -> Path:
 
 
 @functools.cache
-def load_library(name: str, *before: str) -> ctypes.CDLL | None:
-    """Return the compiled ``runtime/<name>.c``, or None (logged once) where it cannot be had.
-
-    The sources named in `before` come first in the same translation unit.
-    """
+def load_library(name: str) -> ctypes.CDLL | None:
+    """Return the compiled ``runtime/<name>.c``, or None (logged once) where it cannot be had."""
     try:
         folder = files("ofa_compile.runtime")
-        source = b"".join((folder / f"{part}.c").read_bytes() for part in (*before, name))
-        return ctypes.CDLL(str(compile_source(name, source)))
+        parts = (*_BEFORE.get(name, ()), name)
+        source = b"".join((folder / f"{part}.c").read_bytes() for part in parts)
+        with _LOADING:  # one that is being compiled ahead is waited for
+            return ctypes.CDLL(str(compile_source(name, source)))
     except OSError as err:
         _LOGGER.warning(
             "%s is not available, training uses torch's slower operators: %s", name, err
@@ -108,37 +108,18 @@ def load_library(name: str, *before: str) -> ctypes.CDLL | None:
         return None
 
 
+def compile_ahead(*names: str) -> None:
+    """Begin to compile sources that will be needed soon, in the background."""
+
+    def compile_all() -> None:
+        for name in names:
+            load_library(name)
+
+    threading.Thread(target=compile_all, name="compile-ahead").start()
+
+
 def check_status(name: str, code: int) -> None:
     """Raise RuntimeError when a kernel reports anything but success."""
     if code != 0:
         message = f"{name} returned {code}"
         raise RuntimeError(message)
-
-
-def channels_last_strides(n: int, c: int, h: int, w: int) -> tuple[int, int, int, int]:
-    """Return the strides of a dense NHWC tensor of shape (n, c, h, w)."""
-    del n
-    return (h * w * c, 1, w * c, c)
-
-
-def dense_channels_last(x: Tensor) -> Tensor:
-    """Return `x` with dense NHWC strides.
-
-    ``contiguous(memory_format=torch.channels_last)`` alone leaves other strides where a size is 1.
-    """
-    x = x.contiguous(memory_format=torch.channels_last)
-    strides = channels_last_strides(*x.shape)
-    if x.stride() == strides:
-        return x
-    return torch.empty_strided(x.shape, strides, dtype=x.dtype).copy_(x)
-
-
-def empty_channels_last(shape: tuple[int, int, int, int]) -> Tensor:
-    """Return an uninitialised dense NHWC float32 tensor of `shape` (n, c, h, w)."""
-    return torch.empty_strided(shape, channels_last_strides(*shape), dtype=torch.float32)
-
-
-def use_channels_last(module: ModuleT) -> ModuleT:
-    """Store a module's convolution weights channels-last, in place; return the module."""
-    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return module

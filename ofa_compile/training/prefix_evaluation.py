@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from ofa_compile.space import Architecture, MobileNetSpace
 from ofa_compile.supernet import Supernet
-from ofa_compile.supernet.blocks import ElasticResidualBlock
 from ofa_compile.supernet.families import MobileNetSupernet
+from ofa_compile.supernet.subnet import ResidualBlock
 from ofa_compile.training import batch_norm
 from ofa_compile.training import block_kernels as kernels
 from ofa_compile.training.block_inference import (
@@ -26,8 +26,10 @@ from ofa_compile.training.block_inference import (
     BlockWeights,
     block_weights,
     norm_weights,
-    pointwise_layer,
+    pointwise_moments,
+    pointwise_weights,
     run_block,
+    scaled,
 )
 from ofa_compile.training.bn_calibration import calibrated_output
 
@@ -109,19 +111,22 @@ class PrefixEvaluator:
                 kept, start = [(0, self._stem(resolution))], 0
             _, x = kept[-1]
             wanted = _branches(shared, i, start)
+            blocks = self._blocks(architecture)
             for depth in range(start + 1, len(path) + 1):
-                x = run_block(self._block(path[depth - 1]), x)
+                x = run_block(blocks[depth - 1], x)
                 if depth in wanted:
                     kept.append((depth, x))
             yield architecture, self._top1(x)
 
-    def _block(self, key: Block) -> BlockWeights:
-        if key not in self._weights:
-            stage, number, kernel_size, ratio = key
-            block = self._supernet.blocks[1 + sum(self._space.stage_max_blocks[:stage]) + number]
-            assert isinstance(block, ElasticResidualBlock)
-            self._weights[key] = block_weights(self._space, block, stage, kernel_size, ratio)
-        return self._weights[key]
+    def _blocks(self, architecture: Architecture) -> list[BlockWeights]:
+        """Return the weights of a subnet's blocks, each extracted once."""
+        path = block_path(architecture)
+        if not self._weights.keys() >= set(path):
+            _, *blocks = self._supernet.extract(architecture).get_submodule("blocks").children()
+            for key, block in zip(path, blocks, strict=True):
+                assert isinstance(block, ResidualBlock)
+                self._weights.setdefault(key, block_weights(block))
+        return [self._weights[key] for key in path]
 
     @torch.no_grad()
     def _stem(self, resolution: int) -> Activations:
@@ -141,10 +146,9 @@ class PrefixEvaluator:
         has_mix = net.final_expand_layer is not None
         wide = net.final_expand_layer if has_mix else net.feature_mix_layer
         assert wide is not None
-        bn = wide.bn
-        assert isinstance(bn, nn.BatchNorm2d)
-        weight = _matrix(wide.conv)
-        _, (packed, bias) = pointwise_layer(weight, norm_weights(bn, len(weight)), x)
+        weight = pointwise_weights(wide)
+        moments = pointwise_moments(weight, x.covariance(), x.calibration[..., 0].numel())
+        packed, bias = scaled(weight, norm_weights(wide.get_submodule("bn")).fold_running(moments))
         act = self._space.head_activation
         size = max(1, CHUNK_BYTES // (4 * y[0, ..., 0].numel() * len(weight)))
         pooled = [
@@ -153,7 +157,7 @@ class PrefixEvaluator:
         ]
         features = torch.cat(pooled)
         if has_mix:
-            weight = _matrix(net.feature_mix_layer.conv)
+            weight = pointwise_weights(net.feature_mix_layer)
             none = kernels.pack_vector(torch.zeros(len(weight)))
             packed = kernels.pack_matrix(weight)
             features = kernels.pointwise(features, packed, none, len(weight), act)
@@ -171,11 +175,6 @@ def _branches(shared: list[int], index: int, start: int) -> set[int]:
             break
         wanted.add(lowest)
     return wanted
-
-
-def _matrix(conv: Tensor | nn.Module) -> Tensor:
-    assert isinstance(conv, nn.Conv2d)
-    return conv.weight.detach().flatten(1)
 
 
 def _pixels_first(x: Tensor) -> Tensor:

@@ -20,10 +20,10 @@ from ofa_compile.supernet import Supernet, build_supernet, load_supernet, save_s
 from ofa_compile.training import batch_norm, depthwise
 from ofa_compile.training.augmentation import augmentation
 from ofa_compile.training.batches import BatchSource
+from ofa_compile.training.channels_last import use_channels_last
 from ofa_compile.training.data import ImageData, resize, split_indices
 from ofa_compile.training.distillation import student_loss
 from ofa_compile.training.distributed import Processes
-from ofa_compile.training.native import use_channels_last
 from ofa_compile.training.optimization import WeightAverage, make_optimizer, rate_of_step
 from ofa_compile.training.progressive_shrinking import (
     PhasePlan,

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
-from typing import cast
+import dataclasses
+from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from ofa_compile.errors import DataError
-from ofa_compile.training.bn_calibration import calibrate_bn
+from ofa_compile.space import Architecture, search_space
+from ofa_compile.supernet import build_supernet
+from ofa_compile.training import block_kernels
+from ofa_compile.training.bn_calibration import calibrate_bn, calibrate_bn_in_parts
 
 
 def small_network() -> nn.Sequential:
@@ -76,3 +81,77 @@ def test_no_images() -> None:
 
 def test_network_without_batch_norm_is_left_alone() -> None:
     calibrate_bn(nn.Conv2d(3, 4, 1), torch.randn(2, 3, 4, 4))
+
+
+def architectures() -> list[Architecture]:
+    """Return one of each family and width: all kernel sizes, strides, with and without SE."""
+    rng = np.random.default_rng(0)
+    names = (
+        "ofa_mbv3_d234_e346_k357_w1.0",
+        "ofa_mbv3_d234_e346_k357_w1.2",
+        "ofa_proxyless_d234_e346_k357_w1.3",
+        "ofa_resnet50",
+    )
+    drawn = [search_space(name).sample(rng) for name in names]
+    sizes = (68, 96, 64, 64)
+    chosen = [dataclasses.replace(a, resolution=r) for a, r in zip(drawn, sizes, strict=True)]
+    return [*chosen, search_space("ofa_mbv3_cifar").largest()]
+
+
+@pytest.mark.parametrize("architecture", architectures(), ids=lambda a: a.space)
+def test_statistics_are_those_of_torch(architecture: Architecture) -> None:
+    """Of two batches, each normalised with its own statistics: torch's training mode."""
+    supernet = build_supernet(search_space(architecture.space), num_classes=10, seed=0)
+    subnet = supernet.extract(architecture)
+    generator = torch.Generator().manual_seed(1)
+    norms = [m for m in subnet.modules() if isinstance(m, nn.BatchNorm2d)]
+    seen: dict[nn.Module, list[torch.Tensor]] = {norm: [] for norm in norms}
+    for norm in norms:
+        nn.init.uniform_(norm.weight, 0.5, 1.5, generator=generator)
+        nn.init.normal_(norm.bias, 0.0, 0.3, generator=generator)
+    size = architecture.resolution
+    images = torch.randn(16, 3, size, size, generator=generator)
+    images += torch.randn(16, 3, 1, 1, generator=generator)
+    hooks = [n.register_forward_pre_hook(lambda m, x: seen[m].append(x[0])) for n in norms]
+    with torch.no_grad():
+        for part in torch.split(images, 8):
+            subnet.train()(part)
+    for hook in hooks:
+        hook.remove()
+    calibrate_bn_in_parts(subnet.eval(), torch.split(images, 8))
+    for norm in norms:
+        x = torch.cat(seen[norm]).double()
+        wanted = x.mean(dim=(0, 2, 3)), x.var(dim=(0, 2, 3))
+        mean, variance = running_statistics(norm)
+        assert ((mean - wanted[0]).abs() / wanted[1].sqrt()).max() < 1e-4
+        torch.testing.assert_close(variance.double(), wanted[1], rtol=2e-4, atol=1e-9)
+
+
+def running_statistics(norm: nn.BatchNorm2d) -> tuple[torch.Tensor, torch.Tensor]:
+    return cast(torch.Tensor, norm.running_mean), cast(torch.Tensor, norm.running_var)
+
+
+def test_blocks_run_through_our_kernels_where_they_can_be_had(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if not block_kernels.is_available():
+        pytest.skip("no C compiler for the kernels")
+    space = search_space("ofa_mbv3_cifar")
+    subnet, images = build_supernet(space).extract(space.smallest()), torch.randn(8, 3, 32, 32)
+    calls: list[int] = []
+    expand_depthwise = block_kernels.expand_depthwise
+
+    def counted(*args: Any, **settings: Any) -> torch.Tensor:
+        calls.append(1)
+        return expand_depthwise(*args, **settings)
+
+    monkeypatch.setattr(block_kernels, "expand_depthwise", counted)
+    calibrate_bn(subnet, images)
+    assert len(calls) == sum(space.smallest().depths)
+    ours = {name: value.clone() for name, value in subnet.named_buffers()}
+    monkeypatch.setattr(block_kernels, "is_available", lambda: False)
+    calibrate_bn(subnet, images)
+    assert len(calls) == sum(space.smallest().depths)
+    for name, value in subnet.named_buffers():
+        torch.testing.assert_close(ours[name], value, rtol=1e-3, atol=1e-5)
+    assert all("forward" not in vars(module) for module in subnet.modules())

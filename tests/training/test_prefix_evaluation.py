@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from ofa_compile.space import Architecture, MobileNetSpace, search_space
 from ofa_compile.supernet import Supernet, build_supernet
+from ofa_compile.supernet.subnet import ResidualBlock
 from ofa_compile.training import prefix_evaluation
 from ofa_compile.training.block_inference import Activations, block_weights, run_block
 from ofa_compile.training.bn_calibration import calibrate_bn
@@ -94,19 +96,24 @@ def test_proxyless_head_and_activation() -> None:
 def test_block(stage: int, number: int, ratio: int, kernel_size: int, size: int) -> None:
     supernet = wild_supernet()
     assert isinstance(SPACE, MobileNetSpace)
-    block = supernet.blocks[1 + sum(SPACE.stage_max_blocks[:stage]) + number]  # type: ignore[index]
+    place = 1 + sum(SPACE.stage_max_blocks[:stage]) + number
+    elastic = supernet.get_submodule(f"blocks.{place}")
+    choice = json.loads(SPACE.largest().to_json())
+    choice["kernel_sizes"][stage][number] = kernel_size
+    choice["expand_ratios"][stage][number] = ratio
+    block = supernet.extract(Architecture.from_dict(choice)).get_submodule(f"blocks.{place}")
+    assert isinstance(block, ResidualBlock)
     channels = SPACE.block_in_channels(stage, number)
     x = torch.randn(30, channels, size, size, generator=torch.Generator().manual_seed(0))
     own, seen = x[:20] * 2 + 1, x[20:]
-    weights = block_weights(SPACE, block, stage, kernel_size, ratio)
-    dense = [part.permute(0, 2, 3, 1).contiguous() for part in (own, seen)]
-    found = run_block(weights, Activations(*dense))
-    for module in block.modules():  # statistics of exactly one batch
+    dense_own, dense_seen = (part.permute(0, 2, 3, 1).contiguous() for part in (own, seen))
+    found = run_block(block_weights(block), Activations(dense_own, dense_seen))
+    for module in elastic.modules():  # statistics of exactly one batch
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 1.0
     with torch.no_grad():
-        wanted_own = block.train()(own, kernel_size, ratio).permute(0, 2, 3, 1)
-        wanted = block.eval()(seen, kernel_size, ratio).permute(0, 2, 3, 1)
+        wanted_own = elastic.train()(own, kernel_size, ratio).permute(0, 2, 3, 1)
+        wanted = elastic.eval()(seen, kernel_size, ratio).permute(0, 2, 3, 1)
     torch.testing.assert_close(found.calibration, wanted_own, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(found.evaluation, wanted, rtol=1e-4, atol=1e-4)
 
