@@ -150,18 +150,18 @@ def norm_weights(bn: nn.Module) -> _Norm:
     return _Norm(gamma=bn.weight.detach(), beta=bn.bias.detach(), epsilon=bn.eps)
 
 
-def block_norms(block: ResidualBlock) -> tuple[nn.BatchNorm2d, ...] | None:
-    """Return a block's batch norms in order; None for a block that the kernels do not serve."""
+def block_norms(block: ResidualBlock) -> tuple[nn.BatchNorm2d, ...]:
+    """Return a block's batch norms in order; none for a block that the kernels do not serve."""
     conv = block.conv
     if not isinstance(conv, InvertedResidual) or conv.inverted_bottleneck is None:
-        return None
+        return ()
     layers = (conv.inverted_bottleneck, conv.depth_conv, conv.point_linear)
     return tuple(m for layer in layers for m in layer if isinstance(m, nn.BatchNorm2d))
 
 
 @torch.no_grad()
 def block_weights(block: ResidualBlock) -> BlockWeights:
-    """Return the weights of a block whose `block_norms` are not None."""
+    """Return the weights of a block that has `block_norms`."""
     conv = block.conv
     assert isinstance(conv, InvertedResidual)
     expand, depthwise, project = conv.inverted_bottleneck, conv.depth_conv, conv.point_linear

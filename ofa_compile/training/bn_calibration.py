@@ -94,10 +94,10 @@ def _gathering(module: nn.Module) -> Iterator[list[_Statistics]]:
     replaced: dict[nn.Module, Callable[[Tensor], Tensor]] = {
         bn: one.forward for bn, one in gathered.items()
     }
-    if block_kernels.is_available():
-        for block in module.modules():
-            if isinstance(block, ResidualBlock) and (norms := block_norms(block)) is not None:
-                replaced[block] = _block_forward(block, [gathered[bn] for bn in norms])
+    blocks = [m for m in module.modules() if isinstance(m, ResidualBlock) and block_norms(m)]
+    if blocks and block_kernels.is_available():
+        for block in blocks:
+            replaced[block] = _block_forward(block, [gathered[bn] for bn in block_norms(block)])
     for child, forward in replaced.items():
         replace_forward(child, forward)
     try:

@@ -24,7 +24,7 @@ from ofa_compile.training.sources import HUB_PREFIX, UNREADABLE, decode, read_it
 __all__ = ["ImageData", "load_images", "normalize", "resize", "split_indices"]
 
 _LOGGER = logging.getLogger(__name__)
-_CACHE_VERSION = 1
+_CACHE_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)

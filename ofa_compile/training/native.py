@@ -22,6 +22,7 @@ _LOGGER = logging.getLogger(__name__)
 _FLAGS = ("-O3", "-march=native", "-ffast-math", "-std=gnu11", "-fPIC", "-shared", "-fopenmp")
 # What comes first in the translation unit of a source.
 _BEFORE = {"torch_block": ("torch_planes",), "torch_depthwise": ("torch_planes",)}
+CALIBRATION = ("torch_batch_norm", "torch_block")  # what BN calibration needs
 _LOADING = threading.Lock()
 
 

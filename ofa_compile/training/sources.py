@@ -60,12 +60,17 @@ class Item:
 def decode(content: Content, size: int | None) -> NDArray[np.uint8]:
     """Decode one image to RGB; with `size`, scale and crop it to a square of that size.
 
+    A JPEG of at least four times that is decoded at a half, a quarter or an eighth of its size
+    (not less than twice what is asked for): the means of its pixels, for a fraction of the time.
+
     Raises
     ------
     One of `UNREADABLE`
         If it is no image, or a damaged one.
     """
     with _opened(content) as file:
+        if size is not None:
+            file.draft(None, (2 * size, 2 * size))
         image = file.convert("RGB")
         if size is not None and image.size != (size, size):
             scale = size / min(image.size)

@@ -85,6 +85,10 @@ def prepared_subnet(
 def _make_subnet(
     options: CompileOptions, architecture: Architecture, count: int, cache: Cache
 ) -> PreparedSubnet:
+    if not options.no_calibration:
+        from ofa_compile.training import native
+
+        native.compile_ahead(*native.CALIBRATION)  # while torch is imported
     from ofa_compile.export import export_onnx
     from ofa_compile.supernet import compute_logits
     from ofa_compile.workflows import subnets

@@ -130,11 +130,13 @@ def extract_calibrated(
     images
         uint8 array of shape (n, h, w, 3); None leaves the supernet's statistics.
     """
+    from ofa_compile.training.allocator import keep_memory
     from ofa_compile.training.bn_calibration import calibrate_bn_in_parts
     from ofa_compile.training.data import normalize, resize
 
     subnet = supernet.extract(architecture)
     if images is not None:
+        keep_memory()
         mean, std = normalization(supernet)
         size = architecture.resolution
         at_once = min(_IMAGES_AT_ONCE, _PIXELS_AT_ONCE // size**2)

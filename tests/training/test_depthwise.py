@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -128,6 +130,28 @@ def test_without_a_compiler_the_reason_is_logged(
     finally:
         native.load_library.cache_clear()
     assert "no C compiler" in caplog.text
+
+
+def test_what_is_compiled_ahead_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, calls = threading.Event(), []
+
+    def compile_slowly(name: str, source: bytes) -> Path:
+        calls.append(name)
+        begun.set()
+        time.sleep(0.1)
+        calls.append("done")
+        message = "nothing compiled"
+        raise OSError(message)
+
+    monkeypatch.setattr(native, "compile_source", compile_slowly)
+    native.load_library.cache_clear()
+    try:
+        native.compile_ahead("torch_block")
+        assert begun.wait(10)
+        native.load_library("torch_batch_norm")
+    finally:
+        native.load_library.cache_clear()
+    assert calls == ["torch_block", "done", "torch_batch_norm", "done"]
 
 
 @needs_compiler

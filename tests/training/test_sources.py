@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import struct
 import sys
 from pathlib import Path
@@ -8,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from ofa_compile.errors import DataError, MissingDependencyError
 from ofa_compile.training.data import load_images
-from ofa_compile.training.sources import read_items
+from ofa_compile.training.sources import decode, read_items
 
 
 def write_idx(path: Path, values: NDArray[np.uint8]) -> None:
@@ -86,3 +88,26 @@ def test_parquet_and_saved_data_sets(image_folder: Path, tmp_path: Path) -> None
     pq.write_table(pa.table({"x": [1]}), tmp_path / "bad" / "train.parquet")
     with pytest.raises(DataError, match="has the columns x; none is an image"):
         load_images(tmp_path / "bad")
+
+
+def test_large_photographs_are_decoded_at_reduced_size(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    coarse = Image.fromarray(rng.integers(64, 192, (12, 16, 3), np.uint8))
+    large = coarse.resize((1000, 750), Image.Resampling.BICUBIC)
+    file = io.BytesIO()
+    large.save(file, "JPEG", quality=92)
+    whole = decode(np.asarray(Image.open(file)), 64)
+    sizes: list[tuple[int, int]] = []
+    convert = Image.Image.convert
+
+    def watched(image: Image.Image, mode: str) -> Image.Image:
+        sizes.append(image.size)
+        return convert(image, mode)
+
+    monkeypatch.setattr(Image.Image, "convert", watched)
+    reduced = decode(file.getvalue(), 64).astype(int)
+    assert sizes == [(250, 188)]
+    assert np.abs(reduced - whole).mean() < 1
+    assert np.abs(reduced - whole).max() < 12
+    assert (decode(file.getvalue(), 200) == decode(np.asarray(Image.open(file)), 200)).all()
