@@ -45,15 +45,15 @@ def traced_schedule(function: PrimFunc, trace: Trace) -> Any:
 
 def plain_trace(trace: Any) -> Trace:
     """Turn TVM's trace into JSON values."""
-    return _plain(trace.as_json())  # type: ignore[no-any-return]
+    return plain_values(trace.as_json())  # type: ignore[no-any-return]
 
 
-def _plain(value: Any) -> Any:
+def plain_values(value: Any) -> Any:
     """Turn TVM's arrays, integers and texts into Python's."""
     if isinstance(value, bool | int | float | str) or value is None:
         return str(value) if isinstance(value, str) else value
     if hasattr(value, "value"):
         return value.value
     if hasattr(value, "items"):
-        return {str(key): _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value]
+        return {str(key): plain_values(item) for key, item in value.items()}
+    return [plain_values(item) for item in value]

@@ -4,22 +4,22 @@ Task (`TuneContext`), space generator with its rules, search strategies, databas
 MetaSchedule's. On CPUs parallel loops are left out: a kernel runs on one thread, and threads share
 the work between kernels' tiles. A guided search is made anew for every batch, from all that was
 measured, so nothing of it outlives the process that made it; what is kept are traces and times, in
-our own database. MetaSchedule's builder and runner interfaces are not used: what they are given is
-one scheduled function, which tells neither what is right (every candidate is checked), nor which
-candidates to time in the same rounds, nor the packed weights of a hand-written kernel, and its
-records have no place for failures.
+our own database. Building and running do not go through MetaSchedule's interfaces, though our
+workers stand behind those as well, for who uses TVM's own tuner (`tuning.metaschedule`): what they
+are given is one scheduled function, which tells neither which candidates to time in the same rounds
+as the default, nor the packed weights of a hand-written kernel, and MetaSchedule's records have no
+place for failures.
 """
 
 from __future__ import annotations
 
-import sys
-import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ofa_compile.compiler.generic_schedules import Trace, plain_trace, traced_schedule
-from ofa_compile.compiler.tvm_api import PrimFunc, Target
+from ofa_compile.compiler.tvm_api import PrimFunc, Target, limit_intrinsics
+from ofa_compile.compiler.tvm_api import meta_schedule as ms
 
 _MAX_VECTOR = 64
 _UNROLL_STEPS = [0, 16, 64, 512]
@@ -49,7 +49,6 @@ def cpu_space(tvm_target: Mapping[str, Any]) -> DesignSpace:
 
 def propose(function: PrimFunc, space: DesignSpace, count: int, *, seed: int) -> list[Trace]:
     """Sample up to `count` different schedules; the same arguments give the same ones."""
-    ms = _meta_schedule()
     context = _task(function, space, "replay-trace", seed)
     nothing = ms.database.MemoryDatabase(), ms.cost_model.RandomModel()
     return _distinct(_candidates(context, count, *nothing))
@@ -79,7 +78,7 @@ def search(
         What guides it; without, it is random.
     """
     known = [trace for trace, _ in measured]
-    strategy = _meta_schedule().search_strategy.EvolutionarySearch(
+    strategy = ms.search_strategy.EvolutionarySearch(
         population_size=_POPULATION,
         init_min_unmeasured=_NEW_SAMPLES,
         genetic_num_iters=_GENERATIONS,
@@ -93,7 +92,7 @@ def search(
 
 def _task(function: PrimFunc, space: DesignSpace, strategy: Any, seed: int) -> Any:
     """Return MetaSchedule's task: the function, what may be done to it, and how to look."""
-    ms = _meta_schedule()
+    limit_intrinsics()
     return ms.TuneContext(
         mod=function,
         target=space.target,
@@ -126,7 +125,6 @@ def _distinct(traces: list[Trace]) -> list[Trace]:
 
 def _experience(context: Any, function: PrimFunc, measured: Measured, seed: int) -> tuple[Any, Any]:
     """Return MetaSchedule's database and cost model, as the measured schedules leave them."""
-    ms = _meta_schedule()
     database = ms.database.MemoryDatabase()
     if not measured:
         return database, ms.cost_model.RandomModel(seed=seed % 2**31)
@@ -160,12 +158,3 @@ def _without_threads(rule: Any) -> Any:
         unroll_max_steps=_UNROLL_STEPS,
         unroll_explicit=True,
     )
-
-
-def _meta_schedule() -> Any:
-    # TuneContext imports the intrinsics of every accelerator, which parses scripts for twenty
-    # seconds; what is scheduled here uses none of them.
-    sys.modules.setdefault("tvm.s_tir.tensor_intrin", types.ModuleType("tensor_intrin"))
-    from tvm.s_tir import meta_schedule
-
-    return meta_schedule

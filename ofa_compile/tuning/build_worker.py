@@ -8,6 +8,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,21 +104,21 @@ def _build(request: dict[str, Any], reply: Reply) -> None:
     objects = library.with_suffix(".o")
     objects.write_bytes(compile_object(made.functions, request["tvm_target"]))
     if request["is_native"]:
-        link_shared(request["linker"], objects, library)
+        link_shared(request["linker"], [objects], library)
     elif made.reference:
         # What is right has to be computed here.
         reference = folder / "reference.so"
         objects = reference.with_suffix(".o")
         objects.write_bytes(compile_object(made.reference, request["host_target"]))
-        link_shared(request["host_linker"], objects, reference)
+        link_shared(request["host_linker"], [objects], reference)
     arrays, candidates = made.data(reference)
     np.savez(folder / "data.npz", **arrays)  # type: ignore[arg-type]
     reply(library=str(library), data=str(folder / "data.npz"), candidates=candidates)
 
 
-def link_shared(linker: list[str], objects: Path, library: Path) -> None:
-    """Link an object to a shared library that this machine can load."""
-    command = [*linker, *_LINK, "-o", str(library), str(objects), "-lm"]
+def link_shared(linker: Sequence[str], objects: Sequence[Path], library: Path) -> None:
+    """Link objects to a shared library that this machine can load."""
+    command = [*linker, *_LINK, "-o", str(library), *map(str, objects), "-lm"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     if done.returncode != 0:
         msg = f"linking failed: {done.stderr.strip()[:500]}"

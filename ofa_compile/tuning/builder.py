@@ -5,10 +5,9 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import logging
-import threading
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,8 @@ from ofa_compile.hardware.toolchain import find_linker
 from ofa_compile.tuning.database import Config
 from ofa_compile.tuning.full_disk import check_disk
 from ofa_compile.tuning.jobs import BuiltCandidate, BuiltJob, GpuLaunch, Job
-from ofa_compile.tuning.worker import Worker, WorkerFailure
+from ofa_compile.tuning.worker import WorkerFailure
+from ofa_compile.tuning.worker_pool import WorkerPool
 
 logger = logging.getLogger(__name__)
 
@@ -79,11 +79,8 @@ class BuilderPool:
         self.num_parallel = num_parallel
         self._folder = folder
         self._numbers = itertools.count()
-        self._module = _MODULES[target.family]
         self._common = _tools(target)
-        self._workers: list[Worker] = []
-        self._local = threading.local()
-        self._threads = ThreadPoolExecutor(num_parallel, "ofa-build", self._start_worker)
+        self._workers = WorkerPool(_MODULES[target.family], num_parallel)
 
     def network(self, path: Path) -> dict[Workload, float]:
         """Return the workloads of an ONNX file, and how often it has each.
@@ -110,30 +107,22 @@ class BuilderPool:
     def _answer(self, request: dict[str, Any], what: str) -> dict[str, Any]:
         """Wait for the answer to a request that must not fail."""
         try:
-            return self._threads.submit(self._ask, request).result()
+            return self._workers.submit(self._ask, request).result()
         except (WorkerFailure, TuningError) as err:
             msg = f"{what} cannot be read: {err}"
             raise TuningError(msg) from err
 
     def submit(self, job: Job) -> Future[BuiltJob]:
         """Start building; a candidate that does not build is no error of the job."""
-        return self._threads.submit(self._build, job)
+        return self._workers.submit(self._build, job)
 
     def close(self) -> None:
         """Stop at once, whatever is under way."""
-        for worker in self._workers:
-            worker.kill()
-        self._threads.shutdown(cancel_futures=True)
-        for worker in self._workers:
-            worker.close()
-
-    def _start_worker(self) -> None:
-        self._local.worker = Worker(self._module)
-        self._workers.append(self._local.worker)
+        self._workers.close()
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        (reply,) = self._local.worker.call({**self._common, **request}, _TIMEOUT_S)
-        return reply  # type: ignore[no-any-return]
+        (reply,) = self._workers.worker.call({**self._common, **request}, _TIMEOUT_S)
+        return reply
 
     def _build(self, job: Job) -> BuiltJob:
         start = time.monotonic()

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from ofa_compile.tuning.attempts import settle
 from ofa_compile.tuning.database import LatencyKind
 from ofa_compile.tuning.jobs import BuiltCandidate, BuiltJob, TrialResult
 from ofa_compile.tuning.tuning_board import BoardReport
@@ -55,13 +56,9 @@ class CandidateRunner(ABC):
 
     def _run(self, built: BuiltJob) -> list[TrialResult]:
         """Run until every candidate has a result: one that fails is out, the others go on."""
-        results: dict[int, TrialResult] = {
+        failed = {
             number: TrialResult("build", candidate.error)
             for number, candidate in enumerate(built.candidates)
             if candidate.error is not None
         }
-        while len(results) < len(built.candidates):
-            waiting = [n for n in range(len(built.candidates)) if n not in results]
-            found = self._attempt([built.candidates[n] for n in waiting])
-            results.update({waiting[place]: result for place, result in found.items()})
-        return [results[number] for number in range(len(built.candidates))]
+        return settle(built.candidates, self._attempt, failed)

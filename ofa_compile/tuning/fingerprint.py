@@ -6,6 +6,7 @@ import functools
 import importlib.metadata
 import importlib.util
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,35 @@ def tuning_facts(target: TargetSpec, *, threads: int = 1) -> dict[str, Any]:
     }
     # Workloads in floats and in halves look alike. Databases of float32 are older than this fact.
     return facts if target.precision == "fp32" else {**facts, "precision": target.precision}
+
+
+def module_fingerprint(tvm_target: Mapping[str, Any], device: str | None = None) -> str:
+    """Name what is behind MetaSchedule's record: the same, of a target of TVM's own.
+
+    Parameters
+    ----------
+    tvm_target
+        The target as a dictionary.
+    device
+        Where candidates run; None for this machine.
+    """
+    return digest(json.dumps(module_facts(tvm_target, device), sort_keys=True))[:_LENGTH]
+
+
+def module_facts(tvm_target: Mapping[str, Any], device: str | None = None) -> dict[str, Any]:
+    """Return the facts that `module_fingerprint` hashes."""
+    kind = str(tvm_target["kind"])
+    facts: dict[str, Any] = {
+        "device": device,
+        "tvm": importlib.metadata.version("apache-tvm"),
+        "tvm_target": dict(tvm_target),
+        # Schedules of TVM's own share a function between threads.
+        "threads": tvm_target.get("num-cores", host.num_cores()),
+    }
+    if device is None:
+        facts |= {"processor": host.model_name(), "features": sorted(host.cpu_flags())}
+        facts |= {"gpu": local_gpu_name(kind)} if kind in ("cuda", "vulkan") else {}
+    return facts
 
 
 @functools.cache

@@ -140,7 +140,7 @@ def _generic_arrays(workload: Generic, request: Mapping[str, Any]) -> Arrays:
     library = Path(request["folder"]) / "reference.so"
     objects = library.with_suffix(".o")
     objects.write_bytes(compile_object(made.reference, request["host_target"]))
-    link_shared(request["host_linker"], objects, library)
+    link_shared(request["host_linker"], [objects], library)
     return made.data(library)[0]
 
 

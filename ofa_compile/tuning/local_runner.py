@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ofa_compile.compiler.link import runtime_folder
-from ofa_compile.errors import BuildError, DeviceUnavailableError, TuningError
+from ofa_compile.errors import BuildError, DeviceUnavailableError
 from ofa_compile.hardware.target_spec import TargetSpec
 from ofa_compile.hardware.toolchain import find_linker
+from ofa_compile.tuning.attempts import ask_for_each
 from ofa_compile.tuning.candidate_runner import CandidateRunner
-from ofa_compile.tuning.database import Status
 from ofa_compile.tuning.jobs import BuiltCandidate, TrialResult
 from ofa_compile.tuning.worker import Worker, WorkerFailure
 
@@ -92,25 +92,17 @@ class LocalRunner(CandidateRunner):
                 for candidate in candidates
             ],
         }
-        found: dict[int, TrialResult] = {}
-        current = -1
-        try:
-            for reply in self._worker.call(request, self._timing.timeout_s):
-                if "starting" in reply:
-                    current = reply["starting"]
-                else:
-                    number = reply.pop("result")
-                    found[number] = TrialResult(**reply)
-        except TuningError as error:
-            if current < 0:  # not a candidate's fault
-                raise
-            return {current: TrialResult("crash", str(error))}  # say, it cannot be loaded
-        except WorkerFailure as failure:
-            status: Status = "timeout" if failure.is_timeout else "crash"
-            return {max(0, current): TrialResult(status, str(failure))}
+        replies = ask_for_each(self._worker, request, self._timing.timeout_s)
+        found = {number: _result(reply) for number, reply in replies.items()}
         if any(result.status == "wrong" for result in found.values()):
             self._worker.retire()  # who knows what else it wrote to
         return found
+
+
+def _result(reply: dict[str, Any] | WorkerFailure) -> TrialResult:
+    if isinstance(reply, WorkerFailure):
+        return TrialResult("timeout" if reply.is_timeout else "crash", str(reply))
+    return TrialResult(**reply)
 
 
 def _compile_timer(target: TargetSpec, folder: Path) -> Path:

@@ -12,14 +12,14 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
 from ofa_compile.errors import TuningError
 
 # Imports on a busy machine; a candidate's own time-out begins when they are done.
 _START_TIMEOUT_S = 120.0
-_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 class WorkerFailure(Exception):
@@ -40,10 +40,12 @@ class Worker:
     ----------
     module
         Module to run; it calls `serve`.
+    environment
+        What it has besides this process's variables, or in their place.
     """
 
-    def __init__(self, module: str) -> None:
-        self._module = module
+    def __init__(self, module: str, environment: Mapping[str, str] = ONE_THREAD) -> None:
+        self._module, self._environment = module, dict(environment)
         self._process: subprocess.Popen[bytes] | None = None
         self._stderr: IO[bytes] | None = None
         self._pending = b""
@@ -105,7 +107,7 @@ class Worker:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._stderr,
-                env={**os.environ, **_ENVIRONMENT},
+                env={**os.environ, **self._environment},
             )
         try:
             self._read_line(process, _START_TIMEOUT_S)
