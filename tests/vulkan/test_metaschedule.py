@@ -1,9 +1,9 @@
-"""TVM's own tuner, as the wheel has it, on a Vulkan device."""
+"""TVM's own tuner, with our builder, runner and database, on a Vulkan device."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,12 @@ import numpy as np
 import pytest
 
 from ofa_compile.compiler.tvm_api import s_tir, tvm
+from ofa_compile.tuning.metaschedule import (
+    IsolatedRunner,
+    WarmBuilder,
+    fingerprint_database,
+    limit_intrinsics,
+)
 
 # Small, since its rules unroll up to 1,024 steps, which a software device takes minutes to compile.
 PIXELS, INPUTS, OUTPUTS = 16, 8, 16
@@ -34,60 +40,37 @@ def pointwise() -> Any:
     return tvm.IRModule({"main": te.create_prim_func([x, weight, y])})
 
 
-def without_intrinsics() -> Callable[[], None]:
-    """Spare this process, and those that call the result, what is of no use for Vulkan.
-
-    TVM parses the instructions of tensor cores for 26 s when it first tunes or builds.
-    """
-
-    def leave_out() -> None:  # inside a function, so that it is sent as code
-        import sys
-        import types
-
-        sys.modules.setdefault("tvm.s_tir.tensor_intrin", types.ModuleType("tensor_intrin"))
-
-    leave_out()
-    return leave_out
-
-
-@pytest.fixture
-def _lighter_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the tuner's processes start sooner: tvm_ffi imports torch where it can."""
-    package = tmp_path / "path" / "torch"
-    package.mkdir(parents=True)
-    (package / "__init__.py").write_text("raise ImportError\n")
-    monkeypatch.setenv("PYTHONPATH", str(package.parent))
-
-
 @pytest.mark.vulkan
 @pytest.mark.slow
-@pytest.mark.usefixtures("_lighter_processes")
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
 def test_stock_metaschedule_tunes(
     tvm_elsewhere: Any, tmp_path: Path, rng: np.random.Generator
 ) -> None:
     tuner = s_tir.meta_schedule
-    leave_out = without_intrinsics()
+    limit_intrinsics()
     once = tuner.runner.EvaluatorConfig(number=1, repeat=1, min_repeat_ms=0)
-    runner = tuner.runner.LocalRunner(timeout_sec=LIMIT_S, evaluator_config=once)
     work = pointwise()
-    database = tuner.tune_tir(
-        work,
-        target=tvm_elsewhere,
-        work_dir=str(tmp_path),
-        max_trials_global=TRIALS,
-        num_trials_per_iter=TRIALS // 2,  # the second round asks the cost model
-        builder=tuner.builder.LocalBuilder(
-            max_workers=1, timeout_sec=LIMIT_S, initializer=leave_out
-        ),
-        runner=runner,
-        # As the default, but for generations of 512 schedules.
-        strategy=tuner.search_strategy.EvolutionarySearch(
-            population_size=32, init_min_unmeasured=8, genetic_num_iters=1
-        ),
-        num_tuning_cores=1,
-        seed=0,
-    )
+    database = fingerprint_database(tvm_elsewhere, tmp_path)
+    with (
+        closing(WarmBuilder(max_workers=1, timeout_s=LIMIT_S)) as builder,
+        closing(IsolatedRunner(work, timing=once, timeout_s=LIMIT_S)) as runner,
+    ):
+        tuner.tune_tir(
+            work,
+            target=tvm_elsewhere,
+            work_dir=str(tmp_path),
+            max_trials_global=TRIALS,
+            num_trials_per_iter=TRIALS // 2,  # the second round asks the cost model
+            builder=builder,
+            runner=runner,
+            database=database,
+            # As the default, but for generations of 512 schedules.
+            strategy=tuner.search_strategy.EvolutionarySearch(
+                population_size=32, init_min_unmeasured=8, genetic_num_iters=1
+            ),
+            num_tuning_cores=1,
+            seed=0,
+        )
     times = [float(record.run_secs[0]) for record in database.get_all_tuning_records()]
     assert len(times) == TRIALS
     assert sum(0 < time < FAILED_S for time in times) > TRIALS // 2, times
