@@ -24,7 +24,6 @@ __all__ = [
     "ACTIVATIONS",
     "activation_name",
     "batch_norm_activation",
-    "channel_moments",
     "fuse",
     "is_available",
     "replace_forward",
@@ -43,7 +42,6 @@ def _library() -> ctypes.CDLL | None:
         scalars: list[Any] = [ctypes.c_float] * 2
         library.ofa_batch_norm_forward.argtypes = head + scalars + pointers * 7
         library.ofa_batch_norm_backward.argtypes = head + pointers * 8
-        library.ofa_batch_norm_moments.argtypes = head + pointers * 3
     return library
 
 
@@ -116,18 +114,6 @@ class _BatchNormActivation(torch.autograd.Function):
         )
         check_status("batch norm backward", code)
         return grad_x, grad_gamma, grad_beta, None, None, None
-
-
-def channel_moments(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and biased variance, float64, of each column of a contiguous float32 matrix."""
-    library = _library()
-    assert library is not None  # callers checked `is_available`
-    mean, variance = torch.empty(2, rows.shape[1], dtype=torch.float64)
-    code = library.ofa_batch_norm_moments(
-        *rows.shape, torch.get_num_threads(), rows.data_ptr(), mean.data_ptr(), variance.data_ptr()
-    )
-    check_status("batch norm moments", code)
-    return mean, variance
 
 
 _TORCH_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {

@@ -13,24 +13,27 @@ from torch import Tensor, nn
 
 from ofa_compile.supernet.subnet import InvertedResidual, ResidualBlock, SqueezeExcite
 from ofa_compile.training import block_kernels as kernels
-from ofa_compile.training.batch_norm import activation_name, channel_moments
+from ofa_compile.training.batch_norm import activation_name
 
 __all__ = [
     "CHUNK_BYTES",
     "Activations",
     "BlockWeights",
     "Moments",
+    "Norm",
     "block_norms",
     "block_weights",
     "calibrate_block",
     "channel_covariance",
     "norm_weights",
+    "normalize_own_",
     "pointwise_moments",
     "pointwise_weights",
     "run_block",
     "scaled",
 ]
 
+_PRODUCTS, _PRODUCT_ROWS = 8, 2048
 CHUNK_BYTES = 512 << 10  # of a block's widest tensor: stays in a core's second-level cache
 
 
@@ -66,11 +69,13 @@ def channel_covariance(x: Tensor) -> tuple[Tensor, Tensor]:
         Images of shape (n, height, width, channels).
     """
     rows = x.flatten(0, 2)
-    mean, _ = channel_moments(rows)
+    mean, _ = kernels.channel_moments(x)
     total = torch.zeros(len(mean), len(mean), dtype=torch.float64)
-    for part in torch.split(rows, 4096):
-        centred = part - mean.float()
-        total += centred.t() @ centred
+    # Products of few rows sum up in float without loss, and several at once occupy all cores.
+    for part in torch.split(rows, _PRODUCTS * _PRODUCT_ROWS):
+        count = _PRODUCTS if len(part) == _PRODUCTS * _PRODUCT_ROWS else 1
+        centred = (part - mean.float()).view(count, -1, len(mean))
+        total += torch.bmm(centred.transpose(1, 2), centred).double().sum(dim=0)
     # The float32 mean is not quite the mean.
     rest = mean - mean.float()
     return mean, total / len(rows) - torch.outer(rest, rest)
@@ -94,7 +99,7 @@ class Moments:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Norm:
+class Norm:
     """Weights of a batch norm that is being calibrated."""
 
     gamma: Tensor
@@ -121,11 +126,11 @@ class BlockWeights:
     """The active weights of an inverted residual block."""
 
     expand: Tensor
-    expand_norm: _Norm
+    expand_norm: Norm
     depthwise: Tensor
-    depthwise_norm: _Norm
+    depthwise_norm: Norm
     project: Tensor
-    project_norm: _Norm
+    project_norm: Norm
     squeeze: tuple[tuple[Tensor, Tensor, int], tuple[Tensor, Tensor, int]] | None
     kernel_size: int
     stride: int
@@ -144,10 +149,10 @@ class BlockWeights:
         return {"channels": self.channels, **sizes}
 
 
-def norm_weights(bn: nn.Module) -> _Norm:
+def norm_weights(bn: nn.Module) -> Norm:
     """Return the affine part of a batch norm."""
     assert isinstance(bn, nn.BatchNorm2d)
-    return _Norm(gamma=bn.weight.detach(), beta=bn.bias.detach(), epsilon=bn.eps)
+    return Norm(gamma=bn.weight.detach(), beta=bn.bias.detach(), epsilon=bn.eps)
 
 
 def block_norms(block: ResidualBlock) -> tuple[nn.BatchNorm2d, ...]:
@@ -269,21 +274,21 @@ def calibrate_block(
         activations=(weights.activation, "none"),
         **weights.window,
     )
-    filtered = _measured(u)
-    kernels.normalize_(u, *weights.depthwise_norm.fold_own(filtered), weights.activation)
+    filtered = normalize_own_(weights.depthwise_norm, u, weights.activation)
     _squeeze_excite(weights, u)
     none = kernels.pack_vector(torch.zeros(outputs))
     y = kernels.pointwise(u, kernels.pack_matrix(weights.project), none, outputs)
-    projected = _measured(y)
-    kernels.normalize_(y, *weights.project_norm.fold_own(projected))
+    projected = normalize_own_(weights.project_norm, y)
     if weights.has_residual:
         y += x
     return y, (expanded, filtered, projected)
 
 
-def _measured(y: Tensor) -> Moments:
-    rows = y.flatten(0, -2)
-    return Moments(*channel_moments(rows), len(rows))
+def normalize_own_(norm: Norm, x: Tensor, activation: str = "none") -> Moments:
+    """Normalise `x` of shape (n, height, width, channels) in place with its own statistics."""
+    moments = Moments(*kernels.channel_moments(x), x[..., 0].numel())
+    kernels.normalize_(x, *norm.fold_own(moments), activation)
+    return moments
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ from ofa_compile.training.batch_norm import ACTIVATIONS
 from ofa_compile.training.native import check_status, load_library
 
 __all__ = [
+    "channel_moments",
     "expand_depthwise",
     "gate",
     "is_available",
@@ -45,6 +46,7 @@ def _library() -> ctypes.CDLL | None:
         library.ofa_block_gate.restype = None
         library.ofa_block_normalize.argtypes = [ctypes.c_long, *ints * 3, *pointers * 3]
         library.ofa_block_normalize.restype = None
+        library.ofa_moments.argtypes = [ctypes.c_long, *ints * 2, *pointers * 3]
     return library
 
 
@@ -204,3 +206,13 @@ def normalize_(x: Tensor, scale: Tensor, offset: Tensor, activation: str = "none
         offset.data_ptr(),
         x.data_ptr(),
     )
+
+
+def channel_moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and biased variance, float64, over all but the last dimension of a dense `x`."""
+    channels = x.shape[-1]
+    mean, variance = torch.empty(2, channels, dtype=torch.float64)
+    sizes = (x.numel() // channels, channels, torch.get_num_threads())
+    code = _kernels().ofa_moments(*sizes, x.data_ptr(), mean.data_ptr(), variance.data_ptr())
+    check_status("moments", code)
+    return mean, variance

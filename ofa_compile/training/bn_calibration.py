@@ -11,17 +11,20 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ofa_compile.errors import DataError
 from ofa_compile.supernet.subnet import ResidualBlock
 from ofa_compile.training import block_kernels
-from ofa_compile.training.batch_norm import batch_norm_activation, replace_forward
+from ofa_compile.training.batch_norm import replace_forward
 from ofa_compile.training.block_inference import (
     Moments,
     block_norms,
     block_weights,
     calibrate_block,
     channel_covariance,
+    norm_weights,
+    normalize_own_,
 )
 from ofa_compile.training.channels_last import dense_channels_last
 
@@ -38,12 +41,17 @@ class _Statistics:
         self.second = torch.zeros(bn.num_features, dtype=torch.float64)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise `x` of shape (n, c, h, w) with its own statistics, and keep them."""
+        """Normalise `x` of shape (n, c, h, w) with its own statistics, and keep those.
+
+        Overwrites `x`, which nobody else reads: in our networks it comes out of a convolution.
+        """
         bn, channels = self.bn, x.shape[1]
+        if block_kernels.is_available() and bn.affine:
+            pixels = dense_channels_last(x).permute(0, 2, 3, 1)
+            self.add(normalize_own_(norm_weights(bn), pixels))
+            return pixels.permute(0, 3, 1, 2)
         mean, var = torch.zeros(channels), torch.zeros(channels)
-        gamma = torch.ones(channels) if bn.weight is None else bn.weight
-        beta = torch.zeros(channels) if bn.bias is None else bn.bias
-        y = batch_norm_activation(x, (mean, var), gamma, beta, momentum=1.0, epsilon=bn.eps)
+        y = functional.batch_norm(x, mean, var, bn.weight, bn.bias, True, 1.0, bn.eps)
         count = x.numel() // channels
         biased = var.double() * ((count - 1) / count)
         self.add(Moments(mean.double(), biased, count))

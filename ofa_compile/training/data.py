@@ -215,10 +215,10 @@ def normalize(
     std: tuple[float, float, float],
 ) -> Tensor:
     """Turn uint8 NHWC images into a normalised float32 NCHW tensor in channels-last format."""
-    x = torch.from_numpy(images).permute(0, 3, 1, 2).float()
+    x = torch.from_numpy(images).permute(0, 3, 1, 2).to(torch.float32, copy=True)
     scale = torch.tensor(std).view(1, 3, 1, 1) * 255.0
     shift = torch.tensor(mean).view(1, 3, 1, 1) * 255.0
-    return ((x - shift) / scale).contiguous(memory_format=torch.channels_last)
+    return x.sub_(shift).div_(scale).contiguous(memory_format=torch.channels_last)
 
 
 def resize(images: Tensor, resolution: int) -> Tensor:

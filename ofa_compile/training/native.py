@@ -21,8 +21,11 @@ from pathlib import Path
 _LOGGER = logging.getLogger(__name__)
 _FLAGS = ("-O3", "-march=native", "-ffast-math", "-std=gnu11", "-fPIC", "-shared", "-fopenmp")
 # What comes first in the translation unit of a source.
-_BEFORE = {"torch_block": ("torch_planes",), "torch_depthwise": ("torch_planes",)}
-CALIBRATION = ("torch_batch_norm", "torch_block")  # what BN calibration needs
+_BEFORE = {
+    "torch_batch_norm": ("torch_moments",),
+    "torch_block": ("torch_moments", "torch_planes"),
+    "torch_depthwise": ("torch_planes",),
+}
 _LOADING = threading.Lock()
 
 
@@ -109,14 +112,9 @@ def load_library(name: str) -> ctypes.CDLL | None:
         return None
 
 
-def compile_ahead(*names: str) -> None:
-    """Begin to compile sources that will be needed soon, in the background."""
-
-    def compile_all() -> None:
-        for name in names:
-            load_library(name)
-
-    threading.Thread(target=compile_all, name="compile-ahead").start()
+def compile_ahead(name: str) -> None:
+    """Begin to compile a source that will be needed soon, in the background."""
+    threading.Thread(target=load_library, args=(name,), name="compile-ahead").start()
 
 
 def check_status(name: str, code: int) -> None:

@@ -88,7 +88,7 @@ def _make_subnet(
     if not options.no_calibration:
         from ofa_compile.training import native
 
-        native.compile_ahead(*native.CALIBRATION)  # while torch is imported
+        native.compile_ahead("torch_block")  # while torch is imported
     from ofa_compile.export import export_onnx
     from ofa_compile.supernet import compute_logits
     from ofa_compile.workflows import subnets

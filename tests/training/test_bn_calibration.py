@@ -155,3 +155,21 @@ def test_blocks_run_through_our_kernels_where_they_can_be_had(
     for name, value in subnet.named_buffers():
         torch.testing.assert_close(ours[name], value, rtol=1e-3, atol=1e-5)
     assert all("forward" not in vars(module) for module in subnet.modules())
+
+
+def test_moments_do_not_depend_on_the_number_of_threads() -> None:
+    if not block_kernels.is_available():
+        pytest.skip("no C compiler for the kernels")
+    x = torch.randn(3, 7, 11, 20, generator=torch.Generator().manual_seed(0)) + 100
+    threads = torch.get_num_threads()
+    found = []
+    try:
+        for count in (1, 2, 5):
+            torch.set_num_threads(count)
+            found.append(torch.stack(block_kernels.channel_moments(x)))
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+    rows = x.double().flatten(0, 2)
+    torch.testing.assert_close(found[0], torch.stack([rows.mean(0), rows.var(0, correction=0)]))
