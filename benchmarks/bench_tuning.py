@@ -9,6 +9,11 @@ Tunes the union of a space's workloads at one resolution (continuing what the wo
   database that they share and fill as they come.
 
     python benchmarks/bench_tuning.py [--quick] [--json] [--workspace FOLDER] [--alone N]
+
+With --parts N it does none of this, but builds and runs batches of N candidates of MetaSchedule's
+with its own builder and runner and with ours (`metaschedule_parts.py`).
+
+    python benchmarks/bench_tuning.py --parts 16 [--rounds 2]
 """
 
 from __future__ import annotations
@@ -21,6 +26,7 @@ from typing import Any
 
 import numpy as np
 from common import finish, parser, say, table
+from metaschedule_parts import compare_parts
 
 from ofa_compile.cache import Cache
 from ofa_compile.hardware.target_spec import TargetSpec, load_target
@@ -154,6 +160,23 @@ def show(result: dict[str, Any], options: argparse.Namespace) -> None:
     say(options, f"trials: {result['trials']}; speedup {result['tuning']['speedup']:.3f}")
 
 
+def show_parts(result: dict[str, Any], options: argparse.Namespace) -> None:
+    """Print what the parts took."""
+    rows = [
+        (
+            name,
+            f"{min(batch['build_s'] for batch in batches):.1f}",
+            f"{min(batch['run_s'] for batch in batches):.1f}",
+            max(batch["failed"] for batch in batches),
+            f"{result['trials_per_minute'][name]:.0f}",
+        )
+        for name, batches in result["batches"].items()
+    ]
+    header = ("parts", "build, s", "run, s", "failed", "trials a minute")
+    say(options, table(header, rows))
+    say(options, f"times, ours over stock: {result['time_ours_over_stock']}")
+
+
 def main() -> None:
     """Run the benchmark."""
     arguments = parser(__doc__ or "")
@@ -162,7 +185,14 @@ def main() -> None:
     arguments.add_argument("--workspace", type=Path)
     arguments.add_argument("--alone", type=int, default=3, help="subnets to tune on their own")
     arguments.add_argument("--seconds", type=float, default=10.0, help="time to run a pair for")
+    arguments.add_argument("--parts", type=int, help="candidates in a batch of MetaSchedule's")
+    arguments.add_argument("--rounds", type=int, default=2, help="batches for each, with --parts")
     options = arguments.parse_args()
+    if options.parts:
+        parts = compare_parts(options.parts, options.rounds, options.seed)
+        show_parts(parts, options)
+        finish({"parts": parts}, options)
+        return
     if options.quick:
         options.alone, options.seconds = 0, 1.0
     result = run(options)

@@ -26,12 +26,12 @@ _SEED = 20_191_129
 
 
 def main() -> None:
-    """Serve `prepare` and `run` requests."""
+    """Serve `start` (which does nothing), `prepare` and `run` requests."""
     # tvm_ffi imports torch where it is installed, which takes seconds; nothing here needs it.
     sys.modules["torch"] = None  # type: ignore[assignment]
     from ofa_compile.compiler import tvm_api  # noqa: F401 - before the first candidate's time-out
 
-    handlers = {"prepare": _prepare, "run": _run}
+    handlers = {"start": lambda request, reply: None, "prepare": _prepare, "run": _run}
     serve(lambda request, reply: handlers[request["do"]](request, reply))
 
 

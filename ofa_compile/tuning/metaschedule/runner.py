@@ -72,6 +72,7 @@ class IsolatedRunner(meta_schedule.runner.PyRunner):  # type: ignore[misc]
         self._prepared: dict[str, dict[str, Any] | str] = {}
         # One: more would disturb each other.
         self._workers = WorkerPool(_MODULE, 1, _environment(threads))
+        self._workers.submit(self._start)
 
     def run(self, runner_inputs: Sequence[Any]) -> list[Any]:
         """Run candidates and wait for them, as a search beside it would disturb what is timed.
@@ -96,6 +97,10 @@ class IsolatedRunner(meta_schedule.runner.PyRunner):  # type: ignore[misc]
         """Stop at once, whatever is under way."""
         self._workers.close()
         self._folder.cleanup()
+
+    def _start(self) -> None:
+        """Start the worker, while the tuner prepares itself; a failure shows in the first batch."""
+        list(self._workers.worker.call({"do": "start"}, _PREPARE_S))
 
     def _run(self, device: str, arguments: str, artifacts: list[str]) -> list[Any]:
         if arguments not in self._prepared:
