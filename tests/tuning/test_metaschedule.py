@@ -86,7 +86,7 @@ def runner() -> Iterator[Any]:
     references = {dtype: function(dtype=dtype) for dtype in ("float32", "int32", "float16")}
     references["again"] = function(step=3)
     references["bfloat16"] = function(dtype="bfloat16")
-    with closing(IsolatedRunner(IRModule(references), timing=QUICKLY, timeout_s=3.0)) as made:
+    with closing(IsolatedRunner(IRModule(references), timing=QUICKLY, timeout_s=2.0)) as made:
         yield made
 
 
@@ -106,7 +106,7 @@ def test_each_failure_is_a_result_and_the_others_are_timed(builder: Any, runner:
     assert len({Path(str(r.artifact_path)).stat().st_ino for r in built if r.artifact_path}) == 1
     del built[4]
     results = run(runner, built)
-    words = [None, "wrong result: argument 1", "SIGABRT", "no answer within 3 s", None]
+    words = [None, "wrong result: argument 1", "SIGABRT", "no answer within 2 s", None]
     for result, word in zip(results, words, strict=True):
         assert (word in result.error_msg) if word else (result.error_msg is None), results
         assert (result.run_secs is None) == (word is not None)
@@ -116,12 +116,11 @@ def test_each_failure_is_a_result_and_the_others_are_timed(builder: Any, runner:
 def test_what_is_right_depends_on_the_arguments(builder: Any, runner: Any) -> None:
     cases = [
         ("float32", 3, None),  # like the other reference that takes the same
-        ("float32", 4, "argument 1 differs by"),
-        ("int32", 1, None),
-        ("int32", 2, "argument 1 differs in 64 of 64 places"),
         ("float16", 1, None),
         ("float64", 2, None),  # nothing to compare with
         ("bfloat16", 1, "an argument of bfloat16 cannot be filled"),
+        ("int32", 1, None),
+        ("int32", 2, "argument 1 differs in 64 of 64 places"),
     ]
     built = builder.build([build_input(dtype=dtype, step=step) for dtype, step, _ in cases])
     inputs = [
