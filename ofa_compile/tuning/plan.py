@@ -152,13 +152,17 @@ class Plan:
         num_seen = len(self.results.tried(task.workload)) + len(self.remaining(task))
         return max(0, self.stop.max_trials - num_seen)
 
+    def num_left(self, task: Task) -> int:
+        """Return how many trials a task still takes, at most."""
+        return len(self.remaining(task)) + self.num_proposals(task)
+
     def close_search(self, workload: Workload) -> None:
         """Take note that a search has nothing more to propose."""
         self._exhausted.add(workload)
 
     def coverage(self) -> Coverage:
         """Say how much is tuned, and how long the rest takes."""
-        remaining = [len(self.remaining(task)) + self.num_proposals(task) for task in self.tasks]
+        remaining = [self.num_left(task) for task in self.tasks]
         weights = [self.weight_us(task) for task in self.tasks]
         tuned = sum(weight for weight, left in zip(weights, remaining, strict=True) if not left)
         num_trials = sum(remaining)

@@ -71,6 +71,7 @@ def tune_target(options: TuneOptions, progress: ProgressCallback = no_progress) 
         before = plan.coverage()
         start, trials = time.monotonic(), list[TuningRecord]()
         if not options.dry_run:
+            budget = _budget(options, target)
             tuner = Tuner(
                 plan,
                 database,
@@ -78,9 +79,9 @@ def tune_target(options: TuneOptions, progress: ProgressCallback = no_progress) 
                 runner,
                 fingerprint=tuning_fingerprint(target),
                 code=kernel_digest(target.family),
-                observe=_Observer(plan, trials, progress),
+                observe=_Observer(plan, trials, budget.max_trials, progress),
             )
-            tuner.run(_budget(options, target))
+            tuner.run(budget)
         seconds = time.monotonic() - start
     if options.output is not None and not options.dry_run:
         write_configs(options.output, target, plan.results)
@@ -175,18 +176,27 @@ def _budget(options: TuneOptions, target: TargetSpec) -> TuningBudget:
 class _Observer:
     """Tells how tuning goes: trials, gain over the defaults, roofline share."""
 
-    def __init__(self, plan: Plan, trials: list[TuningRecord], progress: ProgressCallback) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        trials: list[TuningRecord],
+        max_trials: int | None,
+        progress: ProgressCallback,
+    ) -> None:
         self._plan, self._trials, self._progress = plan, trials, progress
+        self._max_trials = max_trials
 
     def __call__(self, records: Sequence[TuningRecord]) -> None:
         self._trials.extend(records)
-        left = sum(len(self._plan.remaining(task)) for task in self._plan.tasks)
         best = self._plan.results.best(records[0].workload)
         detail = f"speedup {speedup(self._plan):.3f}"
         if best is not None and best.roofline_share is not None:
             detail += f", {records[0].workload.kind} at {best.roofline_share:.0%} of the roofline"
         done = len(self._trials)
-        self._progress("trials", done, done + left, detail=detail)
+        total = done + sum(self._plan.num_left(task) for task in self._plan.tasks)
+        if self._max_trials is not None:
+            total = max(done, min(total, self._max_trials))
+        self._progress("trials", done, total, detail=detail)
 
 
 @contextmanager
