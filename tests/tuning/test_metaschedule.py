@@ -161,6 +161,9 @@ def build(request, reply):
             os.kill(os.getpid(), 11)
         if "hang_here" in candidate["module"]:
             time.sleep(60)
+        if "disk_full" in candidate["module"]:
+            reply(result=number, error="OSError: [Errno 28] No space left on device")
+            continue
         reply(result=number, artifact="a file")
 
 serve(build)
@@ -177,6 +180,8 @@ def test_a_build_worker_that_dies_or_hangs_fails_one_candidate(
     inputs = [build_input(then=EXTRA.format(name)) for name in names]
     with closing(WarmBuilder(max_workers=1, timeout_s=1.0)) as builder:
         errors = [result.error_msg for result in builder.build(inputs)]
+        with pytest.raises(RuntimeError, match=r"cannot be built: .*No space left"):
+            builder.build([build_input(then=EXTRA.format("disk_full"))])
     assert errors[0] is errors[3] is None
     assert "SIGSEGV" in errors[1]
     assert "no answer within 1 s" in errors[2]
