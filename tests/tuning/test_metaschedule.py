@@ -317,7 +317,7 @@ def test_the_guide_tunes_an_operator(
     monkeypatch.chdir(tmp_path)
     made: dict[str, Any] = {}
     exec(code, made)
-    database, trials = made["database"], 32
+    database, trials = made["database"], 16
     times = [float(record.run_secs[0]) for record in database.get_all_tuning_records()]
     assert len(times) == trials
     assert sum(0 < seconds < 1 for seconds in times) > trials // 2, times
