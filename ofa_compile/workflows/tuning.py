@@ -79,7 +79,7 @@ def tune_target(options: TuneOptions, progress: ProgressCallback = no_progress) 
                 runner,
                 fingerprint=tuning_fingerprint(target),
                 code=kernel_digest(target.family),
-                observe=_Observer(plan, trials, budget.max_trials, progress),
+                observe=_Observer(plan, trials, budget, progress),
             )
             tuner.run(budget)
         seconds = time.monotonic() - start
@@ -180,11 +180,11 @@ class _Observer:
         self,
         plan: Plan,
         trials: list[TuningRecord],
-        max_trials: int | None,
+        budget: TuningBudget,
         progress: ProgressCallback,
     ) -> None:
         self._plan, self._trials, self._progress = plan, trials, progress
-        self._max_trials = max_trials
+        self._budget, self._start = budget, time.monotonic()
 
     def __call__(self, records: Sequence[TuningRecord]) -> None:
         self._trials.extend(records)
@@ -193,10 +193,17 @@ class _Observer:
         if best is not None and best.roofline_share is not None:
             detail += f", {records[0].workload.kind} at {best.roofline_share:.0%} of the roofline"
         done = len(self._trials)
+        self._progress("trials", done, self._num_expected(done), detail=detail)
+
+    def _num_expected(self, done: int) -> int:
+        """Return how many trials there will be at this speed, within the budget."""
         total = done + sum(self._plan.num_left(task) for task in self._plan.tasks)
-        if self._max_trials is not None:
-            total = max(done, min(total, self._max_trials))
-        self._progress("trials", done, total, detail=detail)
+        if self._budget.max_trials is not None:
+            total = min(total, self._budget.max_trials)
+        if self._budget.max_seconds is not None:
+            spent = max(1e-3, time.monotonic() - self._start)
+            total = min(total, round(done * self._budget.max_seconds / spent))
+        return max(done, total)
 
 
 @contextmanager
