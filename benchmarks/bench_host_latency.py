@@ -160,6 +160,8 @@ def prepare(name: str, workspace: Path, sets: Sets, options: argparse.Namespace)
                 space=options.space,
                 resolutions=_sizes(options),
                 workspace=workspace,
+                # Quickly: every kernel is timed, with its default.
+                roofline_share=0.0 if options.quick else TuneOptions.roofline_share,
             )
         )
     for step in ("build", "measure"):
@@ -313,7 +315,7 @@ def main() -> None:
     sets, few = Sets(100, 100, 50), Sets(20, 30, 0)
     if options.quick:
         options.space, options.resolution = "ofa_mbv3_cifar", 24
-        sets, few = Sets(12, 12, 3), Sets(10, 10, 0)
+        sets, few = Sets(10, 5, 2), Sets(10, 5, 0)
     places = {"host": (options.workspace or default_workspace("host"), sets)}
     if options.also:
         places[options.also] = (options.also_workspace or default_workspace(options.also), few)

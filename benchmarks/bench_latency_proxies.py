@@ -40,6 +40,7 @@ from ofa_compile.predictors import metrics
 from ofa_compile.predictors.accuracy import AccuracyPredictor
 from ofa_compile.predictors.cost_tables import CostTables
 from ofa_compile.predictors.latency import LatencyPredictor
+from ofa_compile.search.config import EvolutionConfig
 from ofa_compile.search.search import search
 from ofa_compile.space import Architecture, SearchSpace, search_space
 from ofa_compile.workflows.measuring import latency_dataset_path, measure_target
@@ -145,7 +146,7 @@ def measure(options: argparse.Namespace, wanted: list[Architecture]) -> None:
         build=stock,
         dataset=LatencyDataset(options.workspace / f"{UNTUNED}.jsonl"),
         max_seconds=left,
-        config=MeasureConfig(timing=TimingConfig(max_seconds=2.0), code=UNTUNED),
+        config=MeasureConfig(timing=options.timing, code=UNTUNED),
     )
     say(options, f"{report.num_total} untuned subnets are measured")
 
@@ -196,7 +197,9 @@ def _losses(
     accuracy = AccuracyPredictor.load_embedded(SPACE)
     curves = {}
     for name, figure in {**predictors, "macs": Macs(space)}.items():
-        front = search(space, accuracy=accuracy, latency=figure, seed=options.seed).front
+        front = search(
+            space, accuracy=accuracy, latency=figure, seed=options.seed, config=options.search
+        ).front
         indices = space.indices([candidate.architecture for candidate in front])
         tuned_ms = predictors["tuned"].predict_indices(space, indices)
         curves[name] = (tuned_ms, np.array([candidate.accuracy for candidate in front]))
@@ -225,6 +228,7 @@ def _measure_options(options: argparse.Namespace, *, build_only: bool = False) -
     return MeasureOptions(
         space=SPACE,
         count=options.count,
+        resolution=options.resolution,
         design="uniform",
         workspace=options.workspace,
         seed=options.seed,
@@ -262,10 +266,16 @@ def main() -> None:
     arguments.add_argument("--minutes", type=float, help="stop a step after this time")
     options = arguments.parse_args()
     options.workspace = options.workspace or default_workspace("host")
+    options.resolution, options.search = None, EvolutionConfig()
+    options.timing = TimingConfig(max_seconds=2.0)
     if options.quick:
-        options.count = 10  # as many as a predictor needs
+        options.count, options.resolution = 10, 24  # as many as a predictor needs
+        options.search = EvolutionConfig(population=256, generations=4, max_evaluations=5000)
+        options.timing = TimingConfig(max_seconds=0.3, warmup_ms=10.0)
     space = search_space(SPACE)
-    wanted = draw_architectures(space, options.count, seed=options.seed)
+    wanted = draw_architectures(
+        space, options.count, seed=options.seed, resolution=options.resolution
+    )
     if options.step in (None, "build"):
         build(options, wanted)
     if options.step in (None, "measure"):

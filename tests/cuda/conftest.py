@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "gpu"))  # for launches
 sys.path.insert(0, str(Path(__file__).parents[1] / "compiler"))  # for onnx_nets
+
+from software_nvcc import precompile
 
 from ofa_compile.cache import Cache
 from ofa_compile.compiler.link import runtime_folder
@@ -45,9 +48,10 @@ def software(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     flags = ["-std=c++17", "-O1", "-shared", "-fPIC", f"-I{runtime_folder()}"]
     flags += ["-Wl,-soname,libcuda.so.1", "-o", str(library)]
     subprocess.run(["g++", *flags, str(HERE / "software_driver.cc")], check=True)
+    precompile(folder)
     nvcc = folder / "bin" / "nvcc"
     nvcc.parent.mkdir()
-    command = f'exec "{sys.executable}" -S "{HERE / "software_nvcc.py"}" "$@"'
+    command = f'exec "{sys.executable}" -S "{HERE / "software_nvcc.py"}" "{folder}" "$@"'
     nvcc.write_text(f"#!/bin/sh\n{command}\n", encoding="utf-8")
     nvcc.chmod(0o755)
     # Whoever loads libcuda.so.1 in this process from now on gets this one.

@@ -2,9 +2,12 @@
  * Threads of a workgroup that wait for each other are fibers. Included before the text. */
 #include <math.h> /* libstdc++'s, with exp(float) and the like */
 #include <stdlib.h>
+#include <ucontext.h>
 
 #include <cstdint>
 #include <cstring>
+#include <utility>
+#include <vector>
 
 struct Coordinates {
     unsigned x, y, z;

@@ -1,9 +1,4 @@
 /* Runs the kernel above: included behind its text, which defined OFA_KERNEL as its name. */
-#include <ucontext.h>
-
-#include <utility>
-#include <vector>
-
 namespace {
 
 template <class... Parameters, std::size_t... I>

@@ -1,6 +1,7 @@
 """Stands for nvcc: compiles a kernel's text for the CPU, so that the driver beside it can run it.
 
-The "fat binary" is a shared library with the kernel and a function that runs its grid.
+Its first argument is the folder of the precompiled header. The "fat binary" is a shared library
+with the kernel and a function that runs its grid.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
+# In one piece, as a GPU would: no vectors across threads. Shared memory is static.
+FLAGS = ("-std=c++17", "-O2", "-w", "-fPIC")
 MODERN = "Cuda compilation tools, release 13.0, V13.0.0 (for the CPU)"
 
 
-def main(arguments: list[str]) -> int:
+def main(precompiled: str, arguments: list[str]) -> int:
     if "--version" in arguments:
         print(os.environ.get("OFA_SOFTWARE_NVCC", MODERN))
         return 0
@@ -30,11 +33,16 @@ def main(arguments: list[str]) -> int:
     flags = [f"-DOFA_KERNEL={found[1]}", f"-DOFA_HAS_BARRIER={int(has_barrier)}"]
     wrapped = source.with_suffix(".cc")
     wrapped.write_text(f'{text}\n#include "software_grid.h"\n', encoding="utf-8")
-    # In one piece, as a GPU would: no vectors across threads. Shared memory is static.
-    command = ["g++", "-std=c++17", "-O2", "-w", "-shared", "-fPIC", *flags, *includes]
-    command += [f"-I{HERE}", "-include", "software_cuda.h", str(wrapped), "-o", output]
+    command = ["g++", *FLAGS, "-shared", *flags, *includes, f"-I{precompiled}", f"-I{HERE}"]
+    command += ["-include", "software_cuda.h", str(wrapped), "-o", output]
     return subprocess.run(command, check=False).returncode
 
 
+def precompile(folder: Path) -> None:
+    """Parse the header once, which takes longer than most kernels."""
+    command = ["g++", *FLAGS, "-x", "c++-header", str(HERE / "software_cuda.h")]
+    subprocess.run([*command, "-o", str(folder / "software_cuda.h.gch")], check=True)
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1], sys.argv[2:]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections import Counter
 from pathlib import Path
@@ -43,15 +44,21 @@ def export(supernet: Supernet, architecture: Architecture, path: Path) -> None:
     )
 
 
-def compiled_workloads(path: Path, precision: str) -> list[Workload]:
-    """Return the workloads of a real plan, in order."""
+def twin(graph: Graph) -> Graph:
+    """Return a copy that passes may change; weights and what came from Relax are shared."""
+    values = [graph.input, *(value for node in graph.nodes for value in node.inputs)]
+    shared = [value.data for value in values if value.data is not None]
+    shared += [part for node in graph.nodes for part in node.attrs.values()]
+    return copy.deepcopy(graph, {id(part): part for part in shared})
+
+
+def compiled_workloads(graph: Graph, precision: str) -> list[Workload]:
+    """Return the workloads of a real plan, in order; changes the graph."""
     from ofa_compile.compiler.fp16 import lower_fp16
-    from ofa_compile.compiler.import_onnx import import_onnx
     from ofa_compile.compiler.kernel_registry import VectorMachine
     from ofa_compile.compiler.lower import lower
     from ofa_compile.compiler.pipeline import run_passes
 
-    graph = import_onnx(path)
     target = target_in(load_target("cortex-a76" if precision == "fp16" else "x86-64"), precision)
     machine = VectorMachine.of(target)
     if precision == "int8":
@@ -80,6 +87,8 @@ def _none(workload: Workload) -> None:
 
 
 def check(space_name: str, resolution: int, count: int, path: Path) -> None:
+    from ofa_compile.compiler.import_onnx import import_onnx
+
     space = search_space(space_name)
     supernet = load_supernet(None, space=space)
     rng = np.random.default_rng(7)
@@ -88,8 +97,9 @@ def check(space_name: str, resolution: int, count: int, path: Path) -> None:
     for _ in range(count):
         architecture = space.sample(rng, resolution=resolution)
         export(supernet, architecture, path)
+        graph = import_onnx(path)
         for precision, union in unions.items():
-            real = compiled_workloads(path, precision)
+            real = compiled_workloads(twin(graph), precision)
             scaled = [w for w in real if isinstance(w, Pointwise) and w.has_dynamic_weights]
             assert sum(isinstance(w, ScaleWeights) for w in real) == len(scaled)
             plain = [w for w in real if not isinstance(w, ScaleWeights)]
@@ -127,10 +137,11 @@ def test_a_gpu_has_workloads_of_its_own_for_a_batch(name: str, tmp_path: Path) -
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("space", "resolution"), SPACES.items())
-def test_fifty_subnets_workloads_are_in_the_union(
+def test_many_subnets_workloads_are_in_the_union(
     space: str, resolution: int, tmp_path: Path
 ) -> None:
-    check(space, resolution, 50, tmp_path / "net.onnx")
+    # Enough that a value of one of six is missing from one place with a probability of 0.4 %.
+    check(space, resolution, 30, tmp_path / "net.onnx")
 
 
 @pytest.mark.parametrize(("name", "precision"), [*((n, "fp32") for n in SPACES), INT8_RESNET])
