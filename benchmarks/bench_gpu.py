@@ -28,11 +28,11 @@ from typing import Any
 
 import numpy as np
 from common import finish, parser, say, table
-from gpu_prebuilt import gpu_subnets, networks, prebuild, unpack
+from gpu_prebuilt import gpu_subnets, networks, prebuild, quick_subnets, unpack
 from gpu_runtimes import TURN, available, load
-from nvml import EnergyMeter
 
 from ofa_compile.bundle.verify import tolerance_of
+from ofa_compile.hardware.nvml import EnergyMeter
 
 BATCHES = (1, 64)
 ENERGY_SECONDS = 0.7
@@ -45,11 +45,17 @@ def build(options: argparse.Namespace) -> dict[str, Any]:
     from ofa_compile.hardware.target_spec import load_target
 
     target = target_in(load_target(options.target), options.precision)
-    names = options.only or list(gpu_subnets())
+    subnets = quick_subnets() if options.quick else gpu_subnets()
+    if options.only:
+        subnets = {name: subnets[name] for name in options.only}
     batches = options.batches or ([1] if options.quick else BATCHES)
-    packed = prebuild(options.prebuild, names, batches, target)
+    packed = prebuild(options.prebuild, subnets, batches, target)
     say(options, f"{packed}: {packed.stat().st_size / 2**20:.1f} MiB")
-    return {"archive_bytes": packed.stat().st_size, "subnets": names, "batches": list(batches)}
+    return {
+        "archive_bytes": packed.stat().st_size,
+        "subnets": list(subnets),
+        "batches": list(batches),
+    }
 
 
 def check(facts: Mapping[str, Any], logits: Any) -> float:

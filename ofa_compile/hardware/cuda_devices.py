@@ -60,6 +60,13 @@ def check_cuda() -> list[GpuDevice]:
     return wanted_devices(devices, "OFA_CUDA_DEVICE")
 
 
+def pci_bus_id(device: GpuDevice) -> str | None:
+    """Return where a device is plugged in, as "0000:3b:00.0"; None if the driver does not say."""
+    text = ctypes.create_string_buffer(32)
+    code = ctypes.CDLL(_DRIVER).cuDeviceGetPCIBusId(text, len(text), device.number)
+    return text.value.decode() if code == 0 else None
+
+
 def _describe(cuda: ctypes.CDLL, number: int, version: str) -> GpuDevice:
     name, value = ctypes.create_string_buffer(256), ctypes.c_int()
     cuda.cuDeviceGetName(name, len(name), number)

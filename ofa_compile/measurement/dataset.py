@@ -48,6 +48,8 @@ class LatencyRecord:
         How many timed runs in how many interleaved rounds stand behind the figures.
     drift
         This record's reference time over the session's first, minus one.
+    energy_joules
+        Of one run, by the counter of the GPU, idle power included; None where none can be read.
     is_converged
         Whether the confidence interval got as narrow as was asked.
     session
@@ -74,6 +76,7 @@ class LatencyRecord:
     num_runs: int = 0
     num_rounds: int = 0
     drift: float | None = None
+    energy_joules: float | None = None
     is_converged: bool | None = None
     session: str = ""
     versions: dict[str, str] = field(default_factory=dict)

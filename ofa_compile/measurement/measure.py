@@ -17,6 +17,7 @@ from typing import Any
 from ofa_compile.errors import MeasurementError, OfaCompileError
 from ofa_compile.hardware.target_spec import TargetSpec
 from ofa_compile.measurement.dataset import CacheState, LatencyDataset, LatencyRecord, Role
+from ofa_compile.measurement.energy import Meter, joules_per_run
 from ofa_compile.measurement.latency import Reference, Runner, TimingConfig, measure_latency
 from ofa_compile.measurement.machine import machine_facts
 from ofa_compile.measurement.sample_log import SampleLog
@@ -94,6 +95,7 @@ def measure_subnets(
     num_repeats: int = 0,
     max_seconds: float | None = None,
     config: MeasureConfig | None = None,
+    meter: Meter | None = None,
     progress: ProgressCallback = no_progress,
 ) -> MeasureReport:
     """Measure until the data set holds the subnets wanted; what it holds already is kept.
@@ -116,6 +118,8 @@ def measure_subnets(
         Start no further subnet after this time; another run continues.
     config
         How they are run.
+    meter
+        Counts the energy of the device that runs them.
     progress
         Called after each subnet.
 
@@ -127,7 +131,7 @@ def measure_subnets(
         If the data set cannot be read or written.
     """
     log = SampleLog(space, target, dataset, config or MeasureConfig())
-    session = _Session(log, build)
+    session = _Session(log, build, meter)
     deadline = math.inf if max_seconds is None else time.monotonic() + max_seconds
     todo: list[tuple[Architecture, Role]] = [(a, "sample") for a in wanted if not log.is_done(a)]
     todo += [(a, "repeat") for a in wanted[:num_repeats] if not log.is_repeated(a)]
@@ -148,8 +152,8 @@ def measure_subnets(
 class _Session:
     """One run of `measure_subnets`: a reference network in place, and what is known already."""
 
-    def __init__(self, log: SampleLog, build: Builder) -> None:
-        self.log, self.build = log, build
+    def __init__(self, log: SampleLog, build: Builder, meter: Meter | None) -> None:
+        self.log, self.build, self.meter = log, build, meter
         self._reference: Reference | None = None
 
     @contextlib.contextmanager
@@ -172,6 +176,8 @@ class _Session:
         try:
             with self._built(architecture) as runner:
                 figures = dataclasses.asdict(measure_latency(runner, reference))
+                if self.meter is not None:
+                    figures["energy_joules"] = joules_per_run(runner, self.meter)
         except OfaCompileError as error:
             logger.warning("subnet %s failed: %s", architecture.short_hash, error)
             figures = failure(error)

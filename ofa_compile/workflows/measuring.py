@@ -94,6 +94,7 @@ def _measure_here(
     progress: ProgressCallback,
 ) -> dict[str, Any]:
     from ofa_compile.measurement.dataset import LatencyDataset
+    from ofa_compile.measurement.energy import energy_meter
     from ofa_compile.measurement.measure import MeasureConfig, measure_subnets
     from ofa_compile.measurement.native_builder import NativeBuilder
     from ofa_compile.measurement.sample_log import gpu_of
@@ -118,6 +119,7 @@ def _measure_here(
         num_repeats=options.repeats,
         max_seconds=None if options.budget_minutes is None else 60 * options.budget_minutes,
         config=MeasureConfig(code=code, **how),
+        meter=energy_meter(target),
         progress=progress,
     )
     num_done = report.num_skipped + report.num_measured + report.num_failed
