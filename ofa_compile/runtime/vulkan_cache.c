@@ -58,7 +58,11 @@ static void *read_file(const char *path, size_t *bytes) {
 int vulkan_cache_load(vulkan_device *d, const char *network, VkPipelineCache *cache) {
     char path[4096];
     size_t bytes = 0;
-    void *data = file_name(d, network, path, sizeof path) ? read_file(path, &bytes) : NULL;
+    void *data = NULL;
+    if (file_name(d, network, path, sizeof path)) {
+        data = read_file(path, &bytes);
+        if (data == NULL) remove(path); /* a damaged one would never be replaced */
+    }
     VkPipelineCacheCreateInfo info = {.sType = VK_STRUCTURE_TYPE_PIPELINE_CACHE_CREATE_INFO,
                                       .initialDataSize = bytes,
                                       .pInitialData = data};

@@ -2,7 +2,7 @@
  *
  * Everything a host thread asks for is recorded into one command buffer, which is submitted when
  * somebody needs to see a result: a whole inference of the Relax VM is one submission. Memory that
- * is given back stays in a pool. All calls lock the device they are about. */
+ * is given back stays with the process (vulkan_tvm_memory.h). All calls lock the device they are about. */
 #include <tvm/ffi/extra/module.h>
 #include <tvm/ffi/function.h>
 #include <tvm/ffi/reflection/registry.h>
@@ -130,9 +130,58 @@ struct Pipeline {
   VkPipeline pipeline = 0;
 };
 
+/* The compiled pipelines of a module on every device that has run it, in the files of
+ * vulkan_cache.h where a folder is named for them. */
+class PipelineCaches {
+ public:
+  PipelineCaches(const std::string& module, size_t num_kernels) : num_kernels_(num_kernels) {
+    uint64_t hash = UINT64_C(0xcbf29ce484222325);  // FNV-1a
+    for (unsigned char byte : module) hash = (hash ^ byte) * UINT64_C(0x100000001b3);
+    name_ = "tvm-" + std::to_string(hash);
+  }
+
+  ~PipelineCaches() {
+    for (auto& [number, entry] : entries_) {
+      Gpu& gpu = GetGpu(number);
+      Guard guard(gpu.lock);
+      gpu.d.vk.DestroyPipelineCache(gpu.d.device, entry.cache, nullptr);
+    }
+  }
+
+  /* The caller holds the device's lock, here and below. */
+  VkPipelineCache Of(Gpu& gpu, int number) {
+    Entry& entry = Slot(number);
+    if (entry.cache == 0) Check(vulkan_cache_load(&gpu.d, name_.c_str(), &entry.cache));
+    return entry.cache;
+  }
+
+  /* Take note of a pipeline; the file is written when all of the module are there. */
+  void Count(Gpu& gpu, int number) {
+    Entry& entry = Slot(number);
+    if (++entry.num_pipelines == num_kernels_)
+      vulkan_cache_store(&gpu.d, name_.c_str(), entry.cache);
+  }
+
+ private:
+  struct Entry {
+    VkPipelineCache cache = 0;
+    size_t num_pipelines = 0;
+  };
+  /* The lock of one device does not keep threads of another out of the map. */
+  Entry& Slot(int number) {
+    std::lock_guard<std::mutex> guard(lock_);
+    return entries_[number];
+  }
+  std::string name_;
+  size_t num_kernels_;
+  std::mutex lock_;
+  std::map<int, Entry> entries_;
+};
+
 /* One shader, and its pipeline on every device that has run it. */
 class Kernel {
  public:
+  std::shared_ptr<PipelineCaches> caches;
   std::string spirv;
   std::vector<uint32_t> parameters;  // ParameterKind
   std::vector<uint32_t> launch;      // 0-2: the grid's extent in x, y, z; else ignored
@@ -212,11 +261,12 @@ class Kernel {
     Check(
         vulkan_check(gpu.d.vk.CreatePipelineLayout(gpu.d.device, &layout, nullptr, &p.layout),
                      "CreatePipelineLayout"));
-    CreatePipeline(gpu, &p);
+    CreatePipeline(gpu, caches->Of(gpu, number), &p);
+    caches->Count(gpu, number);
     return p;
   }
 
-  void CreatePipeline(Gpu& gpu, Pipeline* p) {
+  void CreatePipeline(Gpu& gpu, VkPipelineCache cache, Pipeline* p) {
     VkShaderModuleCreateInfo code{};
     code.sType = VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO;
     code.codeSize = spirv.size();
@@ -234,7 +284,7 @@ class Kernel {
     info.stage.pName = "main";
     info.layout = p->layout;
     VkResult result =
-        gpu.d.vk.CreateComputePipelines(gpu.d.device, 0, 1, &info, nullptr, &p->pipeline);
+        gpu.d.vk.CreateComputePipelines(gpu.d.device, cache, 1, &info, nullptr, &p->pipeline);
     gpu.d.vk.DestroyShaderModule(gpu.d.device, module, nullptr);
     Check(vulkan_check(result, "CreateComputePipelines"));
   }
@@ -246,7 +296,7 @@ class Kernel {
     for (size_t i = 0; i < parameters.size(); ++i) {
       if (parameters[i] == kBuffer) {
         auto* buffer = static_cast<Buffer*>(arguments[i].cast<void*>());
-        buffers.push_back({buffer->vk.buffer, 0, buffer->bytes});
+        buffers.push_back({buffer->handle(), buffer->offset, buffer->bytes});
       } else if (parameters[i] == kFloat) {
         float value = static_cast<float>(arguments[i].cast<double>());
         scalars.append(reinterpret_cast<char*>(&value), sizeof value);
@@ -328,8 +378,10 @@ class VulkanModule final : public ffi::ModuleObj {
     if (reader.Bytes() != "ofa-vulkan-2")
       TVM_FFI_THROW(ValueError) << "this is no Vulkan module of this version";
     uint32_t count = reader.Word();
+    auto caches = std::make_shared<PipelineCaches>(data_, count);
     for (uint32_t i = 0; i < count; ++i) {
       auto kernel = std::make_shared<Kernel>();
+      kernel->caches = caches;
       std::string name = reader.Bytes();
       kernel->parameters = reader.Words();
       kernel->launch = reader.Words();

@@ -14,8 +14,10 @@
 #include <string>
 #include <vector>
 
+#include "vulkan_tvm_memory.h"
+
 extern "C" {
-#include "vulkan_device.h"
+#include "vulkan_cache.h"
 }
 
 namespace ofa_vulkan {
@@ -49,12 +51,6 @@ void Check(int code) {
   if (code != 0) TVM_FFI_THROW(RuntimeError) << Explain(code);
 }
 
-struct Buffer {
-  vulkan_buffer vk;
-  size_t bytes;
-  bool is_host;
-};
-
 /* A device and what is recorded for it but not yet submitted. */
 class Gpu {
  public:
@@ -77,27 +73,20 @@ class Gpu {
   vulkan_device d;
 
   Buffer* Allocate(size_t bytes, bool is_host) {
-    bytes = (std::max<size_t>(bytes, 4) + 255) / 256 * 256;
-    auto& pool = free_[is_host];
-    auto found = pool.lower_bound(bytes);
-    if (found != pool.end() && found->first <= 2 * bytes) {
-      Buffer* buffer = found->second;
-      pool.erase(found);
-      return buffer;
-    }
-    auto buffer = std::make_unique<Buffer>(Buffer{{}, bytes, is_host});
-    int code = vulkan_create_buffer(&d, bytes, is_host, &buffer->vk);
+    Heap& heap = heaps_[is_host];
+    Buffer* buffer = nullptr;
+    int code = heap.Allocate(bytes, &buffer);
     if (code == GPU_OUT_OF_MEMORY) {
       Sync();
-      Trim();
-      code = vulkan_create_buffer(&d, bytes, is_host, &buffer->vk);
+      for (Heap& each : heaps_) each.Trim();
+      code = heap.Allocate(bytes, &buffer);
     }
     Check(code);
-    return buffer.release();
+    return buffer;
   }
 
   /* Commands that use it run before any that are recorded later, so it may be used again. */
-  void Free(Buffer* buffer) { free_[buffer->is_host].emplace(buffer->bytes, buffer); }
+  void Free(Buffer* buffer) { heaps_[buffer->is_host].Free(buffer); }
 
   VkCommandBuffer Record() {
     if (!is_recording_) {
@@ -114,14 +103,14 @@ class Gpu {
 
   void Copy(const Buffer* from, size_t from_offset, const Buffer* to, size_t to_offset,
             size_t bytes) {
-    VkBufferCopy region{from_offset, to_offset, bytes};
-    d.vk.CmdCopyBuffer(Record(), from->vk.buffer, to->vk.buffer, 1, &region);
+    VkBufferCopy region{from->offset + from_offset, to->offset + to_offset, bytes};
+    d.vk.CmdCopyBuffer(Record(), from->handle(), to->handle(), 1, &region);
     Barrier();
   }
 
   void Upload(const void* from, Buffer* to, size_t offset, size_t bytes) {
     Buffer* staging = Allocate(bytes, true);
-    memcpy(staging->vk.mapped, from, bytes);
+    memcpy(staging->mapped(), from, bytes);
     Copy(staging, 0, to, offset, bytes);
     staging_.push_back(staging);  // the host must not write it again before it is read
     staged_bytes_ += bytes;
@@ -134,7 +123,7 @@ class Gpu {
     vulkan_barrier(&d, commands_, VK_PIPELINE_STAGE_TRANSFER_BIT, VK_ACCESS_TRANSFER_WRITE_BIT,
                    VK_PIPELINE_STAGE_HOST_BIT, VK_ACCESS_HOST_READ_BIT);
     Sync();
-    memcpy(to, staging->vk.mapped, bytes);
+    memcpy(to, staging->mapped(), bytes);
     Free(staging);
   }
 
@@ -180,19 +169,9 @@ class Gpu {
   }
 
  private:
-  void Trim() {
-    for (auto& pool : free_) {
-      for (auto& [bytes, buffer] : pool) {
-        vulkan_destroy_buffer(&d, &buffer->vk);
-        delete buffer;
-      }
-      pool.clear();
-    }
-  }
-
   VkCommandBuffer commands_ = nullptr;
   bool is_recording_ = false;
-  std::multimap<size_t, Buffer*> free_[2];  // by whether the host sees it
+  Heap heaps_[2] = {{&d, false}, {&d, true}};  // by whether the host sees it
   std::vector<Buffer*> staging_;
   size_t staged_bytes_ = 0;
   std::vector<VkDescriptorPool> set_pools_;

@@ -1,5 +1,6 @@
 /* Stands before the real libvulkan.so.1: one function of the driver fails as the environment says.
- *   OFA_FAILING_CALL=vkQueueSubmit OFA_FAILING_RESULT=-4 OFA_REAL_LOADER=/path/libvulkan.so.1 */
+ *   OFA_FAILING_CALL=vkQueueSubmit OFA_FAILING_RESULT=-4 OFA_REAL_LOADER=/path/libvulkan.so.1
+ * With OFA_FAILING_AFTER=2 it does its work twice first, if it has pointers for arguments. */
 #include <dlfcn.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,11 +9,21 @@ typedef void *(*lookup)(void *, const char *);
 
 static lookup real_instance, real_device;
 
+static int (*real_call)(void *, void *, void *, void *);
+static int num_calls;
+
 /* Called with whatever arguments the function has; C's conventions here let it ignore them. */
-static int fail(void) { return atoi(getenv("OFA_FAILING_RESULT")); }
+static int fail(void *a, void *b, void *c, void *d) {
+    const char *after = getenv("OFA_FAILING_AFTER");
+    if (after != NULL && num_calls++ < atoi(after)) return real_call(a, b, c, d);
+    return atoi(getenv("OFA_FAILING_RESULT"));
+}
 
 static void *device_function(void *device, const char *name) {
-    return strcmp(name, getenv("OFA_FAILING_CALL")) == 0 ? (void *)fail : real_device(device, name);
+    void *found = real_device(device, name);
+    if (strcmp(name, getenv("OFA_FAILING_CALL")) != 0) return found;
+    real_call = (int (*)(void *, void *, void *, void *))found;
+    return (void *)fail;
 }
 
 void *vkGetInstanceProcAddr(void *instance, const char *name) {

@@ -136,6 +136,31 @@ def test_failures_say_what_to_do(modules: Path, failing_loader: dict[str, str]) 
     assert named == pytest.approx(RESULT)
 
 
+@pytest.mark.usefixtures("tvm_elsewhere")
+def test_tensors_share_allocations(modules: Path, failing_loader: dict[str, str]) -> None:
+    """One for tensors, one for what the host sees."""
+    failure = failing("vkAllocateMemory", -2)
+    cases = [
+        ("float32.so", "float32", {**failure, "OFA_FAILING_AFTER": str(most)}) for most in (2, 1)
+    ]
+    (enough, too_few), _ = run_cases(modules, cases, **failing_loader)
+    assert enough == pytest.approx(RESULT)
+    assert "out of memory; close other programs" in str(too_few)
+
+
+@pytest.mark.usefixtures("tvm_elsewhere")
+def test_pipelines_are_kept(modules: Path, tmp_path: Path) -> None:
+    case = ("float32.so", "float32", {"OFA_VULKAN_CACHE": str(tmp_path)})
+    sizes = []
+    for _ in ("new", "known", "damaged"):
+        results, _ = run_cases(modules, [case])
+        assert results == pytest.approx([RESULT])
+        (file,) = tmp_path.glob("*.pipelines")
+        sizes.append(file.stat().st_size)
+        file.write_bytes(file.read_bytes()[: 20 if len(sizes) == 2 else None])
+    assert sizes[0] == sizes[1] == sizes[2] > 20
+
+
 @pytest.mark.usefixtures("tvm_target")
 def test_a_number_that_no_device_has() -> None:
     with pytest.raises(RuntimeError, match="this machine has no Vulkan device 97"):

@@ -50,10 +50,23 @@ def apart(modules: Path, module: str, dtype: str, environment: dict[str, str]) -
 def call(module: Path, dtype: str) -> float:
     library = tvm.runtime.load_module(str(module))
     device = tvm.device("vulkan", 0)
+    check_memory(device)
     x = tvm.runtime.tensor(np.ones(SIZE, dtype), device)
     y = tvm.runtime.tensor(np.zeros(SIZE, dtype), device)
     library["main"](x, y)
     return float(y.numpy()[0])
+
+
+def check_memory(device: object) -> None:
+    """Fill many tensors; take some away and put others in their place."""
+    held = {}
+    for step in range(300):
+        slot = step if step < 200 else 7 * step % 200
+        held.pop(slot, None)  # which leaves a hole
+        values = np.full(1 + 37 * (step % 50), step, np.int32)
+        held[slot] = values, tvm.runtime.tensor(values, device)
+    for values, tensor in held.values():
+        np.testing.assert_array_equal(tensor.numpy(), values)
 
 
 main(*sys.argv[1:])

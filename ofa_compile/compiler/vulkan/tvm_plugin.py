@@ -16,9 +16,16 @@ from ofa_compile.compiler.link import runtime_folder
 from ofa_compile.errors import BuildError, MissingDependencyError
 
 NAMESPACE = "tvm-plugins"
-_C_SOURCES = ("gpu_error.c", "vulkan_device.c")
+_C_SOURCES = ("gpu_error.c", "vulkan_cache.c", "vulkan_device.c")
 _SOURCE = "vulkan_tvm.cc"
-_HEADERS = ("gpu_error.h", "vulkan_api.h", "vulkan_device.h", "vulkan_tvm_gpu.h")
+_HEADERS = (
+    "gpu_error.h",
+    "vulkan_api.h",
+    "vulkan_cache.h",
+    "vulkan_device.h",
+    "vulkan_tvm_gpu.h",
+    "vulkan_tvm_memory.h",
+)
 # The wheel's headers include this file, which it lacks; nothing of it is used here.
 _STREAM = """\
 #pragma once
