@@ -1,35 +1,43 @@
-r"""Instructions per inference of arm64 binaries, counted in QEMU: ours next to ncnn's arm64 build.
+r"""Instructions per inference of arm64 binaries, counted in QEMU: ours next to other runtimes'.
 
 Six subnets of ofa_mbv3_d234_e346_k357_w1.0 with random weights, batch 1, one thread: `small` (all
 3x3), `mid` and four random ones with kernel sizes 3, 5 and 7 mixed. A count is half the difference
 between runs of one and of three inferences, so loading and printing cancel; it repeats exactly.
 Where llvm-mca is installed (Debian: llvm-19), cycles on some cores are *estimated* from its models.
 
-ncnn takes part where its arm64 wheel is unpacked next to an arm64 Python that QEMU can run, and its
-converter is at hand. On Debian, in an empty folder (as root, or with a state folder of your own):
+ncnn, MNN, ONNX Runtime and ExecuTorch (XNNPACK) take part where their arm64 wheels are unpacked
+next to an arm64 Python that QEMU can run, and their converters are at hand. On Debian, in an empty
+folder (as root, or with a state folder of your own):
 
     apt-get -o APT::Architecture=arm64 ... download python3.11-minimal libpython3.11-minimal \
         libpython3.11-stdlib libc6 libexpat1 zlib1g libgomp1 libstdc++6 libgcc-s1 libffi8 \
         libbz2-1.0 liblzma5 libssl3
     for file in *.deb; do dpkg-deb -x $file root; done
     pip download --no-deps --only-binary=:all: --platform manylinux_2_28_aarch64 \
-        --python-version 3.11 --implementation cp --abi cp311 ncnn numpy
+        --platform manylinux2014_aarch64 --python-version 3.11 --implementation cp --abi cp311 \
+        numpy ncnn MNN executorch onnxruntime
     for file in *.whl; do python -m zipfile -e $file root/site; done
-    pip install --target converter pnnx      # for this machine
+    python -m venv peers && peers/bin/pip install -r benchmarks/requirements-peers.txt
 
-    python benchmarks/bench_arm64_instructions.py --ncnn root --pnnx converter/bin/pnnx
+    python benchmarks/bench_arm64_instructions.py --root root --peers-python peers/bin/python \
+        --pnnx peers/bin/pnnx
+
+Others choose their kernels by what the emulated processor offers and is called, which the script
+writes into root/proc/cpuinfo and root/sys; ours are compiled for the target. ExecuTorch's Python
+package needs an arm64 PyTorch; its C++ libraries do not, and aarch64-linux-gnu-g++ links a program
+to them.
 """
 
 from __future__ import annotations
 
 import argparse
-import subprocess
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from arm64_peers import PARTS, PEERS, describe_core
 from common import finish, parser, say, table
 from subnets import W10, fixed
 
@@ -37,7 +45,6 @@ from ofa_compile.measurement.cycle_model import Disassembly, estimate_cycles, fi
 from ofa_compile.measurement.network_cycles import count_inference, counted
 from ofa_compile.space import Architecture, macs, search_space
 
-EMULATOR = ("qemu-aarch64", "-cpu", "max")
 CORES = ("cortex-a55", "cortex-a76", "neoverse-n1")
 RESOLUTIONS = (224, 192, 160, 208)
 TOP = 12
@@ -59,6 +66,8 @@ def architectures(options: argparse.Namespace) -> dict[str, Architecture]:
 
 def build(architecture: Architecture, folder: Path, options: argparse.Namespace) -> Any:
     """Export and compile one subnet with its symbols; return what the compiler tells of it."""
+    import torch
+
     from ofa_compile.bundle.network_meta import render_network_meta
     from ofa_compile.bundle.preprocess import Preprocessing
     from ofa_compile.compiler.build import compile_onnx
@@ -71,6 +80,9 @@ def build(architecture: Architecture, folder: Path, options: argparse.Namespace)
     size = architecture.resolution
     subnet = load_supernet(None, space=architecture.space).extract(architecture)
     export_onnx(subnet, folder / "subnet.onnx", resolution=size)
+    if "executorch" in options.peers:
+        image = torch.full((1, 3, size, size), 0.5)
+        torch.export.save(torch.export.export(subnet, (image,)), folder / "subnet.pt2")
     looks = Preprocessing(height=size, width=size, mean=(0.5,) * 3, std=(0.5,) * 3)
     meta = render_network_meta(looks, [str(n) for n in range(1000)])
     target = target_in(load_target(options.target), options.precision)
@@ -87,12 +99,13 @@ def build(architecture: Architecture, folder: Path, options: argparse.Namespace)
 
 
 def measure(architecture: Architecture, options: argparse.Namespace) -> dict[str, Any]:
-    """Count ours, and ncnn's where it can be; estimate cycles where llvm-mca is."""
+    """Count ours and other runtimes'; estimate cycles where llvm-mca is."""
     with tempfile.TemporaryDirectory(prefix="ofa-arm64-") as scratch:
         folder = Path(scratch)
         compiled = build(architecture, folder, options)
         program = str(compiled.executable)
-        counts = count_inference(EMULATOR, [program, *counted(folder / "x.f32")])
+        emulator = ["qemu-aarch64", "-cpu", options.cpu]
+        counts = count_inference(emulator, [program, *counted(folder / "x.f32")])
         code = Disassembly(compiled.executable)
         sums = {name: sum(c.values()) for name, c in code.by_function(counts.by_address).items()}
         num_macs = sum(step["macs"] for step in compiled.steps)
@@ -107,8 +120,8 @@ def measure(architecture: Architecture, options: argparse.Namespace) -> dict[str
             work = code.blocks(counts.by_address)
             result["estimated"] = {c: asdict(*estimate_cycles(mca, c, [work])) for c in CORES}
             result["estimated_with"] = mca
-        if options.ncnn:
-            result["ncnn"] = count_ncnn(folder, architecture.resolution, options)
+        for name in options.peers:
+            result[name] = PEERS[name](folder, architecture.resolution, options)
         return result
 
 
@@ -129,28 +142,14 @@ def kernels(compiled: Any, sums: dict[str, int]) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: -row["instructions"])[: 4 * TOP]
 
 
-def count_ncnn(folder: Path, size: int, options: argparse.Namespace) -> int:
-    """Convert with pnnx and count ncnn's instructions per inference."""
-    files = [f"ncnnparam={folder / 'n.param'}", f"ncnnbin={folder / 'n.bin'}"]
-    shape = f"inputshape=[1,3,{size},{size}]"
-    command = [options.pnnx, folder / "subnet.onnx", shape, "fp16=0", *files]
-    subprocess.run(command, check=True, capture_output=True, cwd=folder)
-    root = options.ncnn
-    emulator = (*EMULATOR, "-L", str(root), "-E", f"PYTHONPATH={root / 'site'}")
-    script = Path(__file__).with_name("arm64_ncnn.py")
-    python = [str(root / "usr/bin/python3.11")]
-    arguments = [str(script), str(folder / "n.param"), str(folder / "n.bin"), str(size)]
-    return count_inference(emulator, [*python, *arguments]).total
-
-
 def report(name: str, figures: dict[str, Any], options: argparse.Namespace) -> None:
     """Print one subnet's figures and its heaviest kernels."""
     millions = figures["instructions"] / 1e6
     line = f"\n## {name}: {figures['macs'] / 1e6:.0f} M MACs, {millions:.1f} M instructions"
     line += f" ({figures['per_four_macs']:.3f} per four multiply-adds)"
-    if "ncnn" in figures:
-        ratio = figures["instructions"] / figures["ncnn"]
-        line += f"; ncnn {figures['ncnn'] / 1e6:.1f} M, ratio {ratio:.3f}"
+    for peer in options.peers:
+        ratio = figures["instructions"] / figures[peer]
+        line += f"; {peer} {figures[peer] / 1e6:.1f} M, ratio {ratio:.3f}"
     say(options, line)
     for core, value in figures.get("estimated", {}).items():
         text = f"{core}: estimated {value['cycles'] / 1e6:.1f} M cycles"
@@ -172,12 +171,19 @@ def main() -> None:
     arguments = parser((__doc__ or "").split("\n")[0])
     arguments.add_argument("--target", default="arm64", help="an arm64 target")
     arguments.add_argument("--precision", default="fp32", help="fp32, fp16 or int8")
-    arguments.add_argument("--ncnn", type=Path, help="folder with an arm64 Python and ncnn")
+    arguments.add_argument("--root", type=Path, help="folder with an arm64 Python and runtimes")
+    arguments.add_argument("--peers", nargs="*", choices=PEERS, help="which (default: all)")
+    arguments.add_argument("--cpu", default="cortex-a76", choices=PARTS, help="emulated processor")
+    arguments.add_argument("--peers-python", default="python", help="a Python with MNN, executorch")
     arguments.add_argument("--pnnx", type=Path, default=Path("pnnx"), help="ncnn's converter")
     arguments.add_argument("--only", nargs="*", help="names of the subnets to count")
     options = arguments.parse_args()
-    if not options.ncnn:
-        say(options, "ncnn skipped: pass --ncnn FOLDER (the script's docstring says how)")
+    options.peers = options.peers or list(PEERS)
+    if not options.root:
+        options.peers = []
+        say(options, "no other runtimes: pass --root FOLDER (the script's docstring says how)")
+    else:
+        describe_core(options.root, options.cpu)
     if find_mca() is None:
         say(options, "cycle estimates skipped: llvm-mca is not installed (Debian: llvm-19)")
     results = {}
@@ -188,13 +194,21 @@ def main() -> None:
         results[name] = measure(architecture, options)
         report(name, results[name], options)
     summary: dict[str, Any] = {}
-    ratios = {n: r["instructions"] / r["ncnn"] for n, r in results.items() if "ncnn" in r}
-    if ratios:
+    for peer in options.peers:
+        ratios = {name: r["instructions"] / r[peer] for name, r in results.items()}
         mean = float(np.exp(np.mean(np.log(list(ratios.values())))))
         worst = max(ratios, key=ratios.__getitem__)
-        summary = {"geometric_mean": round(mean, 4), "worst": [worst, round(ratios[worst], 4)]}
-    say(options, f"\nours / ncnn: {summary}")
-    what = {"target": options.target, "precision": options.precision, "summary": summary}
+        summary[peer] = {
+            "geometric_mean": round(mean, 4),
+            "worst": [worst, round(ratios[worst], 4)],
+        }
+        say(options, f"\nours / {peer}: {summary[peer]}")
+    what = {
+        "target": options.target,
+        "precision": options.precision,
+        "cpu": options.cpu,
+        "summary": summary,
+    }
     finish({"benchmark": "arm64_instructions", **what, "subnets": results}, options)
 
 

@@ -46,7 +46,7 @@ class _Statistics:
         Overwrites `x`, which nobody else reads: in our networks it comes out of a convolution.
         """
         bn, channels = self.bn, x.shape[1]
-        if block_kernels.is_available() and bn.affine:
+        if bn.affine and _is_served(bn.weight):
             pixels = dense_channels_last(x).permute(0, 2, 3, 1)
             self.add(normalize_own_(norm_weights(bn), pixels))
             return pixels.permute(0, 3, 1, 2)
@@ -72,6 +72,12 @@ class _Statistics:
         var = (self.second / self.count - mean.square()).clamp_min(0.0)
         bn.running_mean.copy_(mean)
         bn.running_var.copy_(var * (self.count / max(1, self.count - 1)))
+
+
+def _is_served(weight: Tensor) -> bool:
+    """Whether a layer with these weights can run through our kernels."""
+    is_plain = weight.device.type == "cpu" and weight.dtype == torch.float32
+    return is_plain and block_kernels.is_available()
 
 
 def _block_forward(
@@ -103,9 +109,10 @@ def _gathering(module: nn.Module) -> Iterator[list[_Statistics]]:
         bn: one.forward for bn, one in gathered.items()
     }
     blocks = [m for m in module.modules() if isinstance(m, ResidualBlock) and block_norms(m)]
-    if blocks and block_kernels.is_available():
-        for block in blocks:
-            replaced[block] = _block_forward(block, [gathered[bn] for bn in block_norms(block)])
+    for block in blocks:
+        norms = block_norms(block)
+        if _is_served(norms[0].weight):
+            replaced[block] = _block_forward(block, [gathered[bn] for bn in norms])
     for child, forward in replaced.items():
         replace_forward(child, forward)
     try:
