@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import dataclasses
 from typing import Any, cast
 
@@ -93,38 +94,42 @@ def architectures() -> list[Architecture]:
         "ofa_resnet50",
     )
     drawn = [search_space(name).sample(rng) for name in names]
-    sizes = (68, 96, 64, 64)
+    sizes = (68, 64, 48, 32)
     chosen = [dataclasses.replace(a, resolution=r) for a, r in zip(drawn, sizes, strict=True)]
     return [*chosen, search_space("ofa_mbv3_cifar").largest()]
 
 
 @pytest.mark.parametrize("architecture", architectures(), ids=lambda a: a.space)
 def test_statistics_are_those_of_torch(architecture: Architecture) -> None:
-    """Of two batches, each normalised with its own statistics: torch's training mode."""
+    """Of two batches, each normalised with its own statistics: training mode, in float64."""
     supernet = build_supernet(search_space(architecture.space), num_classes=10, seed=0)
     subnet = supernet.extract(architecture)
     generator = torch.Generator().manual_seed(1)
-    norms = [m for m in subnet.modules() if isinstance(m, nn.BatchNorm2d)]
-    seen: dict[nn.Module, list[torch.Tensor]] = {norm: [] for norm in norms}
-    for norm in norms:
+    for norm in batch_norms(subnet):
         nn.init.uniform_(norm.weight, 0.5, 1.5, generator=generator)
         nn.init.normal_(norm.bias, 0.0, 0.3, generator=generator)
+    exact = copy.deepcopy(subnet).double().train()
+    seen: dict[nn.Module, list[torch.Tensor]] = {norm: [] for norm in batch_norms(exact)}
+    for norm in batch_norms(exact):
+        norm.register_forward_pre_hook(lambda module, x: seen[module].append(x[0]))
     size = architecture.resolution
-    images = torch.randn(16, 3, size, size, generator=generator)
-    images += torch.randn(16, 3, 1, 1, generator=generator)
-    hooks = [n.register_forward_pre_hook(lambda m, x: seen[m].append(x[0])) for n in norms]
+    images = torch.randn(12, 3, size, size, generator=generator)
+    images += torch.randn(12, 3, 1, 1, generator=generator)
     with torch.no_grad():
-        for part in torch.split(images, 8):
-            subnet.train()(part)
-    for hook in hooks:
-        hook.remove()
-    calibrate_bn_in_parts(subnet.eval(), torch.split(images, 8))
-    for norm in norms:
-        x = torch.cat(seen[norm]).double()
+        for part in torch.split(images, 6):
+            exact(part.double())
+    calibrate_bn_in_parts(subnet, torch.split(images, 6))
+    tolerance = 5e-5 if block_kernels.is_available() else 5e-3  # torch's own float32 is less exact
+    for norm, inputs in zip(batch_norms(subnet), seen.values(), strict=True):
+        x = torch.cat(inputs)
         wanted = x.mean(dim=(0, 2, 3)), x.var(dim=(0, 2, 3))
         mean, variance = running_statistics(norm)
-        assert ((mean - wanted[0]).abs() / wanted[1].sqrt()).max() < 1e-4
-        torch.testing.assert_close(variance.double(), wanted[1], rtol=2e-4, atol=1e-9)
+        assert ((mean - wanted[0]).abs() / wanted[1].sqrt()).max() < tolerance
+        torch.testing.assert_close(variance.double(), wanted[1], rtol=tolerance, atol=1e-9)
+
+
+def batch_norms(module: nn.Module) -> list[nn.BatchNorm2d]:
+    return [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
 
 
 def running_statistics(norm: nn.BatchNorm2d) -> tuple[torch.Tensor, torch.Tensor]:
