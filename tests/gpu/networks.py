@@ -53,7 +53,7 @@ def check_threads(library: NativeLibrary, rng: np.random.Generator) -> None:
 
 def check_memory(library: NativeLibrary) -> None:
     """Assert that a thousand runs leave the process as large as it was."""
-    x = np.zeros((100, *SHAPE), np.float32)
+    x = np.zeros((100, *library.input_shape[1:]), np.float32)
     library.run(x)
     before = _resident_bytes()
     for _ in range(_RUNS // len(x)):

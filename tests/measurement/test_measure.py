@@ -167,19 +167,20 @@ def test_gives_up_when_everything_fails(dataset: LatencyDataset) -> None:
 
 def test_other_conditions_do_not_count(dataset: LatencyDataset) -> None:
     run(Device(), dataset, 3)
-    threaded = MeasureConfig(timing=CONFIG.timing, threads=2)
-    report = measure_subnets(
-        SPACE, TARGET, wanted(3), build=Device().build, dataset=dataset, config=threaded
-    )
-    assert report.num_measured == report.num_total == 3
+    for conditions in ({"threads": 2}, {"batch": 8}):
+        config = MeasureConfig(timing=CONFIG.timing, **conditions)
+        report = measure_subnets(
+            SPACE, TARGET, wanted(3), build=Device().build, dataset=dataset, config=config
+        )
+        assert report.num_measured == report.num_total == 3
     newer = MeasureConfig(timing=CONFIG.timing, code="newer kernels")
     report = measure_subnets(
         SPACE, TARGET, wanted(3), build=Device().build, dataset=dataset, config=newer
     )
     assert report.num_measured == report.num_total == 3
     assert len(dataset.records(code="newer kernels")) == 3
-    assert len(dataset.records(code="")) == 6
-    assert len(dataset.records()) == 9
+    assert len(dataset.records(code="")) == 9
+    assert len(dataset.records()) == 12
 
 
 def test_machine_facts_are_plain_values() -> None:
