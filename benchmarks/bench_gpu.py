@@ -1,4 +1,4 @@
-"""Compiled subnets on a GPU next to PyTorch, ONNX Runtime and (Vulkan) ncnn, at batch 1 and 64.
+"""Compiled subnets on a GPU next to PyTorch, ONNX Runtime, TVM and (Vulkan) ncnn, batch 1 and 64.
 
 Everything is built where there is no GPU, and carried to where there is one; a run fits into ten
 minutes there:
@@ -7,10 +7,12 @@ minutes there:
     PYTHONPATH=. python benchmarks/bench_gpu.py --run FOLDER.tar.xz --warm --minutes 9
     PYTHONPATH=. python benchmarks/bench_gpu.py --run FOLDER.tar.xz --minutes 9 --output gpu.json
 
---warm lets torch.compile search its kernels, several networks at once, into its own cache; the run
-proper then loads them. Each library is verified before it is timed; rounds are interleaved, and
-every network's results are written as soon as they are there, so a run that is cut off loses one.
-With --resume, networks that the output holds are not run again.
+--warm lets torch.compile search its kernels, and TensorRT build its engines, several networks at
+once, into caches of their own; the run proper then loads them. TensorRT rounds products (TF32)
+unless NVIDIA_TF32_OVERRIDE=0 is set, which holds for PyTorch as well. Each library is verified
+before it is timed; rounds are interleaved, and every network's results are written as soon as they
+are there, so a run that is cut off loses one. With --resume, networks that the output holds are not
+run again.
 """
 
 from __future__ import annotations
@@ -36,7 +38,9 @@ from ofa_compile.hardware.nvml import EnergyMeter
 
 BATCHES = (1, 64)
 ENERGY_SECONDS = 0.7
-CHECKED = ("ours", "torch-graph", "torch-max-autotune", "onnxruntime", "ncnn-vulkan")
+CHECKED = (
+    "ours", "torch-graph", "torch-max-autotune", "onnxruntime", "tensorrt", "tvm", "ncnn-vulkan"
+)  # fmt: skip
 
 
 def build(options: argparse.Namespace) -> dict[str, Any]:
@@ -69,7 +73,7 @@ def measure(place: Path, facts: Mapping[str, Any], options: argparse.Namespace) 
     """Verify and time one network in every runtime."""
     result: dict[str, Any] = {k: v for k, v in facts.items() if k != "logits"} | {"runtimes": {}}
     runtimes = {}
-    for kind in options.runtimes or available():
+    for kind in options.runtimes or available(facts["kind"]):
         try:
             runtime = load(kind, place, facts)
             error = check(facts, runtime.logits())
@@ -171,7 +175,7 @@ def vulkan_devices(folder: Path) -> dict[str, Any]:
 
 def warm(folder: Path, options: argparse.Namespace, deadline: float) -> dict[str, Any]:
     """Let torch.compile prepare all networks, several at once, each in a process of its own."""
-    kinds = [kind for kind in available() if "autotune" in kind]
+    kinds = [kind for kind in available() if "autotune" in kind or "tensorrt" in kind]
     todo = [(kind, place) for place, _ in networks(folder) for kind in kinds]
     running: list[tuple[str, subprocess.Popen[bytes]]] = []
     done, failed = [], []

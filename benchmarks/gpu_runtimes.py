@@ -1,4 +1,4 @@
-"""Networks on a GPU: ours, PyTorch's in several ways, ONNX Runtime's and ncnn's where installed.
+"""Networks on a GPU: ours, PyTorch's in several ways, ONNX Runtime's, TVM's and ncnn's.
 
 Every runtime tells two times. `device_ms` is without copies of input and output: ours by the
 device's clock, the others' as the mean of many runs queued one behind the other, which favours
@@ -7,9 +7,11 @@ them. `end_to_end_ms` is by the host's clock, from an input in host memory to lo
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sysconfig
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,8 +22,10 @@ from gpu_prebuilt import PREFIX, coarse_subnet, images
 from numpy.typing import NDArray
 
 from ofa_compile.bundle.native import NativeLibrary
+from ofa_compile.errors import OfaCompileError
 from ofa_compile.space import Architecture
 
+_CUDA, _TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
 TURN = 10
 _QUEUED = 20
 
@@ -164,17 +168,26 @@ class TorchOnGpu:
 
 
 class OnnxRuntimeOnGpu:
-    """ONNX Runtime's CUDA provider as one CUDA graph, bound to memory of the device."""
+    """ONNX Runtime's CUDA or TensorRT provider as one CUDA graph, bound to memory of the device."""
 
     calls_per_turn = TURN
 
-    def __init__(self, place: Path, facts: Mapping[str, Any]) -> None:
+    def __init__(self, place: Path, facts: Mapping[str, Any], provider: str = _CUDA) -> None:
         import onnxruntime as ort
 
         architecture = Architecture.from_dict(facts["architecture"])
         model = _exported(place / "subnet.onnx", place, architecture, facts["batch"])
-        provider = ("CUDAExecutionProvider", {"enable_cuda_graph": "1", "use_tf32": "0"})
-        self._session = ort.InferenceSession(str(model), providers=[provider])
+        settings = {"enable_cuda_graph": "1", "use_tf32": "0"}
+        if provider == _TENSORRT:
+            # Its engines take minutes to build; --warm leaves them here for the run.
+            engines = Path(tempfile.gettempdir()) / "ofa-gpu-engines"
+            engines.mkdir(exist_ok=True)
+            settings = {"trt_cuda_graph_enable": "1", "trt_engine_cache_enable": "1"}
+            settings["trt_engine_cache_path"] = str(engines)
+        self._session = ort.InferenceSession(str(model), providers=[(provider, settings)])
+        if self._session.get_providers()[0] != provider:  # as it does without an error
+            message = f"ONNX Runtime has fallen back to {self._session.get_providers()[0]}"
+            raise RuntimeError(message)
         self._host = images(architecture, facts["batch"])
         name = self._session.get_inputs()[0].name
         self._x = ort.OrtValue.ortvalue_from_numpy(self._host, "cuda", 0)
@@ -211,6 +224,78 @@ class OnnxRuntimeOnGpu:
     def close(self) -> None:
         """Let go of the network."""
         del self._session, self._binding
+
+
+class TvmOnGpu:
+    """Stock TVM: its default pipeline and schedules, and the Relax virtual machine."""
+
+    calls_per_turn = TURN * _QUEUED
+
+    def __init__(self, place: Path, facts: Mapping[str, Any]) -> None:
+        os.environ.setdefault("TVM_CUDA_NVCC_NO_FAST_MATH", "1")
+        import onnx
+        import tvm
+        from tvm import relax
+        from tvm.relax.frontend.onnx import from_onnx
+
+        architecture = Architecture.from_dict(facts["architecture"])
+        model = _exported(place / "subnet.onnx", place, architecture, facts["batch"])
+        target, self._device = _tvm_target(facts["kind"])
+        module = from_onnx(onnx.load(model), keep_params_in_input=False)
+        graphs = {"relax.backend.use_cuda_graph": facts["kind"] == "cuda"}
+        with target, tvm.transform.PassContext(opt_level=3, config=graphs):
+            pipeline = relax.get_default_pipeline(target)
+            built = relax.build(module, target, relax_pipeline=pipeline)
+        self._machine = relax.VirtualMachine(built, self._device)
+        self._tensor = tvm.runtime.tensor
+        self._host = images(architecture, facts["batch"])
+        self._x = self._tensor(self._host, self._device)
+        self.logits()
+
+    def _call(self, x: Any) -> Any:
+        return self._machine["main"](x)
+
+    def logits(self) -> NDArray[np.float32]:
+        """Run once."""
+        return np.asarray(self._call(self._x).numpy())
+
+    def device_ms(self, repeats: int) -> NDArray[np.float64]:
+        """Time runs that are queued one behind the other."""
+
+        def call() -> None:
+            for _ in range(_QUEUED):
+                self._call(self._x)
+            self._device.sync()
+
+        return _timed(call, repeats) / _QUEUED
+
+    def end_to_end_ms(self, repeats: int) -> NDArray[np.float64]:
+        """Time runs with copies."""
+        return _timed(lambda: self._call(self._tensor(self._host, self._device)).numpy(), repeats)
+
+    def close(self) -> None:
+        """Let go of the network."""
+        del self._machine, self._x
+
+
+def _tvm_target(kind: str) -> tuple[Any, Any]:
+    """Return the target for the device that is here, and the device."""
+    import tvm
+
+    device = tvm.device(kind, 0)
+    if kind == "vulkan":
+        from ofa_compile.compiler.vulkan.tvm_backend import vulkan_target
+
+        return vulkan_target(), device
+    capability = str(device.compute_version).replace(".", "")
+    spec = {
+        "kind": "cuda",
+        "arch": f"sm_{capability}",
+        "max_threads_per_block": device.max_threads_per_block,
+        "max_shared_memory_per_block": device.max_shared_memory_per_block,
+        "thread_warp_size": device.warp_size,
+    }
+    return tvm.target.Target(spec, host={"kind": "llvm"}), device
 
 
 class NcnnOnVulkan:
@@ -295,11 +380,18 @@ def _timed(call: Callable[[], Any], repeats: int) -> NDArray[np.float64]:
 
 
 def load(kind: str, place: Path, facts: Mapping[str, Any]) -> GpuRuntime:
-    """Load a network: "ours", "onnxruntime", "ncnn-vulkan", or "torch-HOW" ("torch-HOW-tf32")."""
+    """Load a network: "ours", "onnxruntime", "tensorrt", "tvm", "ncnn-vulkan", or "torch-HOW".
+
+    "-tf32" at the end says that products are rounded.
+    """
     if kind == "ours":
         return OursOnGpu(place, facts)
     if kind == "onnxruntime":
         return OnnxRuntimeOnGpu(place, facts)
+    if kind.startswith("tensorrt"):
+        return OnnxRuntimeOnGpu(place, facts, _TENSORRT)
+    if kind == "tvm":
+        return TvmOnGpu(place, facts)
     if kind == "ncnn-vulkan":
         return NcnnOnVulkan(place, facts)
     tf32 = kind.endswith("-tf32")
@@ -307,8 +399,22 @@ def load(kind: str, place: Path, facts: Mapping[str, Any]) -> GpuRuntime:
     return TorchOnGpu(place, facts, how, tf32=tf32)
 
 
-def available() -> list[str]:
-    """Return the kinds that can be loaded on this machine, ours first."""
+def _has_tvm(kind: str) -> bool:
+    """Whether TVM is here and has the device; its plug-in for Vulkan is built if need be."""
+    try:
+        import tvm
+
+        if kind == "vulkan":
+            from ofa_compile.compiler.vulkan.tvm_plugin import enable_vulkan
+
+            enable_vulkan()
+    except (ImportError, OfaCompileError):
+        return False
+    return bool(tvm.device(kind, 0).exist)
+
+
+def available(kind: str = "cuda") -> list[str]:
+    """Return what can be loaded on this machine for networks of a kind of target, ours first."""
     found = ["ours"]
     try:
         import torch
@@ -321,10 +427,16 @@ def available() -> list[str]:
     try:
         import onnxruntime as ort
 
-        if "CUDAExecutionProvider" in ort.get_available_providers():
+        if _CUDA in ort.get_available_providers():
             found.append("onnxruntime")
+        if _TENSORRT in ort.get_available_providers():
+            # ONNX Runtime lets TensorRT round, unless the environment of the process forbids it.
+            is_exact = os.environ.get("NVIDIA_TF32_OVERRIDE") == "0"
+            found.append("tensorrt" if is_exact else "tensorrt-tf32")
     except ImportError:
         pass
+    if _has_tvm(kind):
+        found.append("tvm")
     try:
         import ncnn
 
