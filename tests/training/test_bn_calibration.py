@@ -94,7 +94,7 @@ def architectures() -> list[Architecture]:
         "ofa_resnet50",
     )
     drawn = [search_space(name).sample(rng) for name in names]
-    sizes = (68, 64, 48, 32)
+    sizes = (68, 64, 64, 64)
     chosen = [dataclasses.replace(a, resolution=r) for a, r in zip(drawn, sizes, strict=True)]
     return [*chosen, search_space("ofa_mbv3_cifar").largest()]
 
@@ -119,7 +119,8 @@ def test_statistics_are_those_of_torch(architecture: Architecture) -> None:
         for part in torch.split(images, 6):
             exact(part.double())
     calibrate_bn_in_parts(subnet, torch.split(images, 6))
-    tolerance = 5e-5 if block_kernels.is_available() else 5e-3  # torch's own float32 is less exact
+    is_ours = block_kernels.is_available() and architecture.space != "ofa_resnet50"
+    tolerance = 5e-5 if is_ours else 5e-3  # torch's float32 is less exact
     for norm, inputs in zip(batch_norms(subnet), seen.values(), strict=True):
         x = torch.cat(inputs)
         wanted = x.mean(dim=(0, 2, 3)), x.var(dim=(0, 2, 3))
