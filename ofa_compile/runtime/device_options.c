@@ -42,7 +42,11 @@ static bool is_everywhere(const char *text) {
     struct in6_addr v6;
     struct in_addr v4;
     if (inet_pton(AF_INET, text, &v4) == 1) return v4.s_addr == 0;
-    return inet_pton(AF_INET6, text, &v6) == 1 && memcmp(&v6, &in6addr_any, sizeof v6) == 0;
+    if (inet_pton(AF_INET6, text, &v6) != 1) return false;
+    /* The IPv4 address 0.0.0.0 in the words of IPv6 is all interfaces as well. */
+    static const unsigned char no_bytes[4];
+    bool is_ipv4 = IN6_IS_ADDR_V4MAPPED(&v6) && memcmp(&v6.s6_addr[12], no_bytes, 4) == 0;
+    return is_ipv4 || memcmp(&v6, &in6addr_any, sizeof v6) == 0;
 }
 
 /* Split "ADDRESS:PORT" or "[ADDRESS]:PORT" in place. */

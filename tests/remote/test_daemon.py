@@ -149,6 +149,7 @@ def test_asks_for_key_and_token(start: Callable[..., Daemon]) -> None:
     [
         (["--key", "pi"], "--listen: is missing"),
         (["--listen", "0.0.0.0:0", "--key", "pi"], "would listen on all interfaces"),
+        (["--listen", "[::ffff:0.0.0.0]:0", "--key", "pi"], "would listen on all interfaces"),
         (["--listen", "[::]:0", "--key", "pi"], "would listen on all interfaces"),
         (["--listen", "localhost:0", "--key", "pi"], "wants a numeric ADDRESS:PORT"),
         (["--listen", "127.0.0.1:99999", "--key", "pi"], "wants a numeric ADDRESS:PORT"),
