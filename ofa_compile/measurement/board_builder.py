@@ -119,6 +119,7 @@ def build_subnet(
     target: TargetSpec,
     supernet: Supernet,
     *,
+    batch: int = 1,
     cache: Cache | None = None,
     tuned: dict[str, dict[str, int]] | None = None,
 ) -> BuiltSubnet:
@@ -134,6 +135,8 @@ def build_subnet(
         The board's target.
     supernet
         Where it comes from; for times, fresh weights do as well as trained ones.
+    batch
+        Images of a run.
     cache
         Object cache; the default one if None.
     tuned
@@ -144,7 +147,7 @@ def build_subnet(
 
     path, side = folder / "subnet.onnx", architecture.resolution
     subnet = supernet.extract(architecture)
-    export_onnx(subnet, path, resolution=side, check=False)
+    export_onnx(subnet, path, resolution=side, batch=batch, check=False)
     calibration = calibration_for_timing(target, side)
     plain = Preprocessing(height=side, width=side, mean=(0.0,) * 3, std=(1.0,) * 3)
     compiled = compile_onnx(
@@ -158,7 +161,7 @@ def build_subnet(
         calibration=calibration,
     )
     assert compiled.executable is not None  # asked for by network_meta
-    inputs = noise_inputs(compiled.input_shape, 1)
+    inputs = noise_inputs(compiled.input_shape, batch)
     if calibration is None:
         expected = compute_logits(subnet, inputs)
     else:

@@ -194,7 +194,7 @@ def _measure_on_boards(
 ) -> dict[str, Any]:
     """Measure on all boards of the target that are free now."""
     defaults: dict[str, Any] = {
-        "build_only": False, "budget_minutes": None, "cache_state": "warm", "repeats": 0, "batch": 1
+        "build_only": False, "budget_minutes": None, "cache_state": "warm", "repeats": 0
     }  # fmt: skip
     _refuse(options, target, defaults)
     from ofa_compile.bundle.manifest import describe_target
@@ -208,14 +208,21 @@ def _measure_on_boards(
     from ofa_compile.supernet import load_supernet
 
     tuned = tuned_configs(target, workspace)
-    config = MeasureConfig(timing=BOARD_TIMING, threads=options.threads, code=code_version(tuned))
+    config = MeasureConfig(
+        timing=BOARD_TIMING,
+        threads=options.threads,
+        batch=options.batch,
+        code=code_version(tuned),
+    )
     description = describe_target(target)
     wanted = wanted_subnets(options, space)
     num_boards = count_free_boards(description)
     supernet = load_supernet(None, space=space)
 
     def build(architecture: Architecture, folder: Path) -> BuiltSubnet:
-        return build_subnet(architecture, folder, target, supernet, tuned=tuned)
+        return build_subnet(
+            architecture, folder, target, supernet, batch=options.batch, tuned=tuned
+        )
 
     def deploy(built: BuiltSubnet, board: Board) -> BoardRunner:
         return built.deploy(board, options.threads)

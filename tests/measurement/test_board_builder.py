@@ -29,20 +29,22 @@ def target_file(folder: Path, runner: str) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize(("precision", "batch"), [("fp32", 2), ("int8", 1)])
 def test_measure_command_on_a_board(
-    precision: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    precision: str, batch: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server = StockBoard("loopback")
     try:
         path = target_file(tmp_path, f'server = "{server.endpoint}"')
         command = ["measure", "--target", str(path), "--count", "2", "--resolution", "24"]
-        command += ["--precision", precision, "--workspace", str(tmp_path / "w"), "--json"]
+        command += ["--precision", precision, "--batch", str(batch)]
+        command += ["--workspace", str(tmp_path / "w"), "--json"]
         assert run_app(command) == 0
         report = json.loads(capsys.readouterr().out)
         assert (report["num_measured"], report["num_failed"]) == (2, 0)
         for record in LatencyDataset(report["dataset"]):
             assert record.kind == "measurement"
+            assert record.batch == batch
             assert record.machine["board"] == f"loopback@{server.endpoint}"
             assert 0.01 < (record.median_ms or 0) < 1000
             expected = target_in(load_target(path), precision)
