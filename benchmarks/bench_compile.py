@@ -120,7 +120,7 @@ def median(rounds: list[dict[str, dict[str, float]]], name: str) -> float:
 def report(revision: str, rounds: list[dict[str, dict[str, float]]]) -> list[tuple[str, ...]]:
     """Return the table's rows of one revision."""
     imports = median(rounds, "imports")
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name in rounds[0]:
         walls = [figures[name]["wall_s"] for figures in rounds]
         beyond = "" if name in ("imports", "warm") else f"{median(rounds, name) - imports:.2f}"
