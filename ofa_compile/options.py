@@ -99,7 +99,7 @@ class CompileOptions(SupernetOptions, LimitOptions):
     accuracy_data
         Labelled images; the subnet's accuracy on the test part goes into the manifest.
     threads
-        What the executable uses unless told otherwise.
+        What the executable uses unless told otherwise; None for the target's cores.
     precision
         Of weights and maps: "fp32", "fp16", or "int8" after calibration.
     batch
@@ -112,7 +112,7 @@ class CompileOptions(SupernetOptions, LimitOptions):
     architecture: Path | None = None
     verify: bool = True
     accuracy_data: Path | None = None
-    threads: int = 1
+    threads: int | None = None
     batch: int = 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import subprocess
@@ -73,6 +74,18 @@ def test_bundle_is_verified_and_says_what_it_is(options: CompileOptions) -> None
     assert bundle.manifest.labels[3] == "label 3"
     x = np.random.default_rng(0).standard_normal((2, *bundle.manifest.input_shape[1:]))
     assert bundle.run(x.astype(np.float32)).shape == (2, 10)
+
+
+@pytest.mark.parametrize("threads", [None, 3])
+def test_executable_has_the_targets_cores_unless_told(
+    options: CompileOptions, threads: int | None
+) -> None:
+    """Its pool starts that many; so does a run without --threads."""
+    compile_bundle(dataclasses.replace(options, threads=threads))
+    command = [str(options.output / "subnet"), "--benchmark", "1", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    cores = ofa.load_target(options.target).core.cores
+    assert json.loads(done.stdout)["benchmark"]["threads"] == (threads or cores)
 
 
 def test_second_build_is_identical_and_imports_neither_torch_nor_tvm(

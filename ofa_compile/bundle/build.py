@@ -78,7 +78,8 @@ class BundleContents:
     figures
         Numbers that are predicted, estimated or measured.
     threads
-        What the executable uses unless told otherwise; the library starts with one.
+        What the executable uses unless told otherwise, the target's cores if None; the library
+        starts with one.
     """
 
     preprocessing: Preprocessing
@@ -87,7 +88,7 @@ class BundleContents:
     supernet: Mapping[str, Any] | None = None
     network: Mapping[str, Any] = field(default_factory=dict)
     figures: Mapping[str, Figure] = field(default_factory=dict)
-    threads: int = 1
+    threads: int | None = None
 
 
 def build_bundle(
@@ -150,7 +151,9 @@ def build_bundle(
             staging,
             symbol_prefix=prefix,
             network_meta=render_network_meta(
-                contents.preprocessing, contents.labels, contents.threads
+                contents.preprocessing,
+                contents.labels,
+                contents.threads or _default_threads(target),
             ),
             cache=cache,
             tuned=tuned,
@@ -221,6 +224,11 @@ def _manifest(
         figures=contents.figures,
         versions=tool_versions(target),
     )
+
+
+def _default_threads(target: TargetSpec) -> int:
+    """Return the processor's cores; a GPU brings its own threads."""
+    return target.core.cores if target.kind == "llvm" else 1
 
 
 def tool_versions(target: TargetSpec) -> dict[str, str]:

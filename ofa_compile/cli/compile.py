@@ -47,7 +47,15 @@ def compile_command(
     no_verify: Annotated[
         bool, typer.Option("--no-verify", help="Skip the comparison with PyTorch; recorded.")
     ] = False,
-    threads: opt.Threads = 1,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            "--threads",
+            min=1,
+            max=1024,
+            help="Threads of the binary.  [default: the target's cores]",
+        ),
+    ] = None,
     batch: opt.Batch = 1,
     workspace: opt.Workspace = None,
     seed: opt.Seed = 0,
