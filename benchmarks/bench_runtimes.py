@@ -2,7 +2,8 @@
 
 By default two subnets of ofa_mbv3_d234_e346_k357_w1.0 at 224 pixels: `small` (every choice the
 smallest, 121 M MACs) and `mid` (mixed kernel sizes and expand ratios, 247 M MACs); with --all also
-the authors' 22 published subnets (from --data) and 12 random ones. Weights are random. Outputs are
+the authors' 22 published subnets (from --data), 12 random ones, and MobileNetV3-Large as it was
+published. Weights are random. Outputs are
 compared before anything is timed. Each round gives every runtime one turn, so a busy moment hits
 all of them; what counts is the median of the rounds' ratios. The multiply-add peak is measured
 between the turns: disturbed turns are taken again, and ours is shown as a share of it.
@@ -19,12 +20,14 @@ between the turns: disturbed turns are taken again, and ours is shown as a share
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import mobilenet_v3_large
 import numpy as np
 from common import data_folder, finish, parser, say, summary_of, table
 from fma_peak import PEAK, FmaPeak, build_peak
@@ -40,17 +43,29 @@ TOLERANCE = 1e-4
 NUM_RANDOM = 12
 
 
-def architectures(options: argparse.Namespace) -> dict[str, Architecture]:
-    """Return the subnets to compare, by name."""
-    found = fixed()
+# None for MobileNetV3-Large, which is no subnet.
+Networks = dict[str, Architecture | None]
+
+
+def networks(options: argparse.Namespace) -> Networks:
+    """Return the networks to compare, by name."""
+    found: Networks = {**fixed()}
     if options.all:
         found |= published(data_folder(options.data) / "ofa" / "specialized_subnets.json")
         found |= sampled(NUM_RANDOM, options.seed)
+        found[mobilenet_v3_large.NAME] = None
     return found
 
 
-def build(folder: Path, subnets: dict[str, Architecture], *, for_torch: bool = False) -> None:
-    """Export and compile every subnet not there yet, with PyTorch's logits beside it.
+def facts(architecture: Architecture | None) -> tuple[int, int]:
+    """Return a network's multiply-accumulates and resolution."""
+    if architecture is None:
+        return mobilenet_v3_large.num_macs(), mobilenet_v3_large.RESOLUTION
+    return macs(architecture), architecture.resolution
+
+
+def build(folder: Path, subnets: Networks, *, for_torch: bool = False) -> None:
+    """Export and compile every network not there yet, with PyTorch's logits beside it.
 
     `for_torch` also writes the exported program that torch.compile and ExecuTorch start from
     (seconds a subnet).
@@ -58,34 +73,43 @@ def build(folder: Path, subnets: dict[str, Architecture], *, for_torch: bool = F
     from ofa_compile.compiler.build import compile_onnx
     from ofa_compile.hardware.target_spec import load_target
     from ofa_compile.options import default_workspace
-    from ofa_compile.supernet.checkpoint import load_supernet
     from ofa_compile.tuning.choose import tuned_configs
 
     target = load_target("host")
     tuned = tuned_configs(target, default_workspace(target.name))
     folder.mkdir(parents=True, exist_ok=True)
     build_peak(target, folder / PEAK)
-    for space in sorted({architecture.space for architecture in subnets.values()}):
-        supernet = load_supernet(None, space=space)
-        for name, architecture in subnets.items():
-            place = folder / name
-            if architecture.space != space:
-                continue
-            place.mkdir(parents=True, exist_ok=True)
-            if not (place / "reference.npz").is_file():
-                export(supernet.extract(architecture), architecture, place, for_torch=for_torch)
-            if not (place / "libsubnet.so").is_file():
-                onnx = place / "subnet.onnx"
-                compile_onnx(onnx, target, place, symbol_prefix="ofa_bench_", tuned=tuned)
+    for name, architecture in subnets.items():
+        place = folder / name
+        place.mkdir(parents=True, exist_ok=True)
+        if not (place / "reference.npz").is_file():
+            export(network_of(architecture), facts(architecture)[1], place, for_torch=for_torch)
+        if not (place / "libsubnet.so").is_file():
+            onnx = place / "subnet.onnx"
+            compile_onnx(onnx, target, place, symbol_prefix="ofa_bench_", tuned=tuned)
 
 
-def export(subnet: Any, architecture: Architecture, place: Path, *, for_torch: bool) -> None:
+@functools.lru_cache(maxsize=1)  # networks of a space follow each other, more or less
+def supernet_of(space: str) -> Any:
+    """Return a supernet with random weights."""
+    from ofa_compile.supernet.checkpoint import load_supernet
+
+    return load_supernet(None, space=space)
+
+
+def network_of(architecture: Architecture | None) -> Any:
+    """Return a network to export."""
+    if architecture is None:
+        return mobilenet_v3_large.build()
+    return supernet_of(architecture.space).extract(architecture)
+
+
+def export(subnet: Any, size: int, place: Path, *, for_torch: bool) -> None:
     """Write what the runtimes load, and PyTorch's logits for one input."""
     import torch
 
     from ofa_compile.export.onnx_export import export_onnx
 
-    size = architecture.resolution
     export_onnx(subnet, place / "subnet.onnx", resolution=size)
     x = np.random.default_rng(0).standard_normal((1, 3, size, size), dtype=np.float32)
     with torch.inference_mode():
@@ -96,7 +120,7 @@ def export(subnet: Any, architecture: Architecture, place: Path, *, for_torch: b
     np.savez(place / "reference.npz", x=x, logits=logits)
 
 
-def build_tvm(folder: Path, subnets: dict[str, Architecture], options: argparse.Namespace) -> None:
+def build_tvm(folder: Path, subnets: Networks, options: argparse.Namespace) -> None:
     """Compile every subnet with TVM's defaults and, given trials, tuned by MetaSchedule."""
     from stock_tvm import build_stock_tvm
 
@@ -127,9 +151,9 @@ def reference(folder: Path) -> tuple[Tensor, Tensor]:
 
 
 def compare(
-    folder: Path, architecture: Architecture, peak: FmaPeak, options: argparse.Namespace
+    folder: Path, architecture: Architecture | None, peak: FmaPeak, options: argparse.Namespace
 ) -> dict[str, Any]:
-    """Check and time one subnet in every runtime."""
+    """Check and time one network in every runtime."""
     x, expected = reference(folder)
     runtimes = [Ours(folder, x, options.threads), *load_peers(folder, x, options)]
     scale = float(np.abs(expected).max())
@@ -141,10 +165,10 @@ def compare(
         message = f"{folder.name}: error {errors[Ours.name]:.1e} of the largest logit"
         raise SystemExit(message)
     turns = interleave(runtimes, peak, 5 if options.quick else options.rounds, options.threads)
-    count, peaks = macs(architecture), turns.peaks[Ours.name]
+    (count, size), peaks = facts(architecture), turns.peaks[Ours.name]
     return {
         "macs": count,
-        "resolution": architecture.resolution,
+        "resolution": size,
         "peak_gflops": round(float(np.median(peaks)), 1),
         "share_of_peak": round(float(np.median(2 * count / turns.ms[Ours.name] / 1e6 / peaks)), 3),
         "runtimes": {n: turns.against(n, Ours.name) | {"error": errors[n]} for n in turns.ms},
@@ -169,7 +193,7 @@ def report(name: str, figures: dict[str, Any], options: argparse.Namespace) -> N
     say(options, table(header, rows))
 
 
-def prepare(folder: Path, subnets: dict[str, Architecture], options: argparse.Namespace) -> None:
+def prepare(folder: Path, subnets: Networks, options: argparse.Namespace) -> None:
     """Load every subnet into every peer once: what they convert or compile stays in the folder."""
     for name in list(subnets)[: options.at_most]:
         load_peers(folder / name, reference(folder / name)[0], options)
@@ -206,7 +230,7 @@ def main() -> None:
     arguments.add_argument("--resume", action="store_true", help="keep what --output holds")
     arguments.add_argument("--at-most", type=int, default=1000, help="subnets to do in this run")
     options = arguments.parse_args()
-    subnets = architectures(options)
+    subnets = networks(options)
     if options.build:
         build(options.build, subnets, for_torch=True)
         if options.tvm or options.tvm_trials:
