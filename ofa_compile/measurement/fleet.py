@@ -22,7 +22,7 @@ from ofa_compile.errors import BoardLostError, DeviceError, MeasurementError, Of
 from ofa_compile.measurement.dataset import LatencyRecord
 from ofa_compile.measurement.latency import Reference, Runner, measure_latency
 from ofa_compile.measurement.measure import MeasureReport, check_failures, failure, report_of
-from ofa_compile.measurement.roll_call import RollCall
+from ofa_compile.measurement.roll_call import RollCall, deviation
 from ofa_compile.measurement.sample_log import SampleLog
 from ofa_compile.measurement.work import Task, WorkList
 from ofa_compile.progress import ProgressCallback, no_progress
@@ -95,7 +95,10 @@ class BoardReport:
     num_measured
         Subnets it measured.
     reference_ms
-        Its time for the reference network.
+        Its time for the reference network, as it joined.
+    drift
+        By what share that time changed at most while it measured. Latencies are ratios to it, so
+        they do not.
     problem
         Why it was given up, or None.
     """
@@ -103,6 +106,7 @@ class BoardReport:
     board: str
     num_measured: int = 0
     reference_ms: float | None = None
+    drift: float = 0.0
     problem: str | None = None
 
 
@@ -311,8 +315,23 @@ class _Fleet:
                 raise
             else:
                 num_in_a_row = 0
-                self.reports[board.name].num_measured += 1
+                self._note(self.reports[board.name], figures["drift"])
                 self._finish(task, figures)
+
+    def _note(self, report: BoardReport, drift: float) -> None:
+        """Count a subnet, and how far the board's speed is from what it was."""
+        report.num_measured += 1
+        assert report.reference_ms is not None  # it was admitted
+        assert self.log.anchor_ms is not None
+        now_ms = (1.0 + drift) * self.log.anchor_ms
+        change = now_ms / report.reference_ms - 1.0
+        if abs(change) <= abs(report.drift):
+            return
+        was_known = deviation(1.0 + report.drift, 1.0) is not None
+        report.drift = change
+        changed = deviation(now_ms, report.reference_ms)
+        if changed is not None and not was_known:
+            logger.warning("board %s is %s than as it joined", report.board, changed)
 
     def _fail(self, task: Task, board: FleetBoard, error: DeviceError) -> None:
         task.fail(board.name)

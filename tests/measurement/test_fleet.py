@@ -59,14 +59,14 @@ class FakeBoard:
 class FakeRunner:
     def __init__(self, architecture: Architecture, board: FakeBoard) -> None:
         self.architecture, self.board = architecture, board
-        self.ms = float(ESTIMATOR.estimate([architecture])[0]) / board.speed
+        self.ms = float(ESTIMATOR.estimate([architecture])[0])
         if board.misbehave is not None and architecture != REFERENCE:
             board.misbehave(board, architecture)
 
     def time(self, repeats: int) -> np.ndarray:
         time.sleep(0.0002)  # lets the other boards have a turn
         noise = np.exp(0.002 * self.board.rng.normal(size=repeats))
-        return self.ms * noise
+        return self.ms / self.board.speed * noise
 
     def machine_facts(self) -> dict[str, Any]:
         return {"board": self.board.name}
@@ -146,6 +146,23 @@ def test_boards_share_the_work_and_the_scale(tmp_path: Path) -> None:
         assert record.median_ms == pytest.approx(truth, rel=0.01)
         expected = {"a": 1 / 0.95, "b": 1.0, "c": 1 / 1.05}[record.machine["board"]]
         assert record.drift == pytest.approx(expected - 1, abs=0.01)
+
+
+def test_a_board_that_slows_down_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def tire(board: FakeBoard, architecture: Architecture) -> None:
+        board.num_timed += 1
+        board.speed = 1.0 if board.num_timed < 3 else 0.7
+
+    report = run(tmp_path, FakeBoard("fresh"), FakeBoard("tired", misbehave=tire), count=12)
+    found = by_name(report)
+    assert abs(found["fresh"].drift) < 0.02
+    assert found["tired"].drift == pytest.approx(1 / 0.7 - 1, abs=0.02)
+    assert found["tired"].problem is None
+    said = [m for m in caplog.messages if "as it joined" in m]
+    assert said == ["board tired is 43% slower than as it joined"]
+    for record in records(tmp_path)[1:]:
+        truth = float(ESTIMATOR.estimate([record.architecture])[0])
+        assert record.median_ms == pytest.approx(truth, rel=0.02)
 
 
 @pytest.mark.parametrize("after", [0, 2])
