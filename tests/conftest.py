@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -87,6 +88,11 @@ def seed() -> int:
 @pytest.fixture
 def rng(seed: int) -> np.random.Generator:
     return np.random.default_rng(seed)
+
+
+def pytest_configure() -> None:
+    """Keep it out of what is imported before there are fixtures: TVM loads our device from it."""
+    os.environ["OFA_COMPILE_CACHE"] = str(Path(__file__).parent / "no-cache")
 
 
 @pytest.fixture(autouse=True, scope="session")

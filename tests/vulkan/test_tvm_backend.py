@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from tvm_kernels import exponentials
 
+from ofa_compile.cache import Cache
 from ofa_compile.compiler.tvm_api import relax, s_tir, tvm
 from ofa_compile.compiler.vulkan import tvm_plugin
 from ofa_compile.errors import MissingDependencyError
@@ -75,6 +76,21 @@ def test_without_a_compiler_it_says_how_to_get_one(
         assert got.value.hint == "sudo apt-get install g++"
     finally:
         tvm_plugin.load_plugin.cache_clear()
+
+
+@pytest.mark.usefixtures("tvm_target")
+def test_a_plugin_in_another_cache_is_not_loaded_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its names would be registered twice, which ends in an exception within the loader."""
+    key = tvm_plugin.plugin_key()
+    path = Cache().get(tvm_plugin.NAMESPACE, key)
+    assert path is not None
+    Cache(tmp_path).put(tvm_plugin.NAMESPACE, key, path.read_bytes())
+    monkeypatch.setenv("OFA_COMPILE_CACHE", str(tmp_path))
+    tvm_plugin.load_plugin.cache_clear()
+    assert tvm_plugin.load_plugin()
+    assert str(tmp_path) not in Path("/proc/self/maps").read_text(encoding="utf-8")
 
 
 def test_a_damaged_module_is_refused(tvm_target: Any) -> None:

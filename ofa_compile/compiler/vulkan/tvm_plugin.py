@@ -67,10 +67,15 @@ def load_plugin() -> bool:
     -------
     Whether it was there.
     """
+    import tvm_ffi
+
     path = Cache().get(NAMESPACE, plugin_key())
     if path is None:
         return False
-    ctypes.CDLL(str(path), ctypes.RTLD_LOCAL)
+    # It may have come from another cache. A second one would throw an exception through the dynamic
+    # loader, whose lock nobody could take from then on.
+    if tvm_ffi.get_global_func("device_api.vulkan", allow_missing=True) is None:
+        ctypes.CDLL(str(path), ctypes.RTLD_LOCAL)
     return True
 
 
