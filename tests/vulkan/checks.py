@@ -2,15 +2,52 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from ofa_compile.cache import Cache
 from ofa_compile.compiler.gpu.objects import code_of
 
 LAYER = Path("/usr/share/vulkan/explicit_layer.d/VkLayer_khronos_validation.json")
+WATCHED = {
+    "VK_INSTANCE_LAYERS": "VK_LAYER_KHRONOS_validation",
+    "VK_LAYER_ENABLES": "VK_VALIDATION_FEATURE_ENABLE_SYNCHRONIZATION_VALIDATION_EXT",
+}
+_COMPLAINTS = ("VUID", "Validation", "SYNC-")
+
+
+def is_watching() -> bool:
+    """Whether the validation layer is loaded now, as it is while a device is open."""
+    return "VkLayer_khronos_validation" in Path("/proc/self/maps").read_text()
+
+
+def complaints_in(output: pytest.CaptureFixture[str]) -> list[str]:
+    """Return what the validation layer has said in this process."""
+    ctypes.CDLL(None).fflush(None)  # it writes to C's stdout
+    lines = output.readouterr().out.splitlines()
+    return [line for line in lines if any(word in line for word in _COMPLAINTS)]
+
+
+class _InstanceInfo(ctypes.Structure):
+    _fields_ = (
+        ("type", ctypes.c_uint32),
+        ("next", ctypes.c_void_p),
+        ("flags", ctypes.c_uint32),
+        ("rest", ctypes.c_uint64 * 5),
+    )
+
+
+def start_wrongly() -> None:
+    """Start Vulkan with a flag that does not exist."""
+    vulkan, instance = ctypes.CDLL("libvulkan.so.1"), ctypes.c_void_p()
+    info = _InstanceInfo(type=1, flags=64)
+    if vulkan.vkCreateInstance(ctypes.byref(info), None, ctypes.byref(instance)) == 0:
+        vulkan.vkDestroyInstance(instance, None)
 
 
 def check_silence(executable: Path) -> None:
@@ -21,28 +58,31 @@ def check_silence(executable: Path) -> None:
         text=True,
         check=False,
         timeout=300,
-        env={
-            **os.environ,
-            "VK_INSTANCE_LAYERS": "VK_LAYER_KHRONOS_validation",
-            "VK_LAYER_ENABLES": "VK_VALIDATION_FEATURE_ENABLE_SYNCHRONIZATION_VALIDATION_EXT",
-        },
+        env={**os.environ, **WATCHED},
     )
     text = done.stdout + done.stderr
     assert done.returncode == 0, text
     assert "2 repeats" in text
-    for word in ("VUID", "Validation", "SYNC-"):
+    for word in _COMPLAINTS:
         assert word not in text, text
 
 
+_accepted: set[Path] = set()
+
+
 def check_shaders(cache: Cache, folder: Path) -> int:
-    """Assert that spirv-val accepts every shader of a cache; return how many there are."""
+    """Assert that spirv-val accepts every shader of a cache; return how many there are.
+
+    Those accepted before are not asked for again: tests share a cache, whose files never change.
+    """
     program = shutil.which("spirv-val")
     assert program is not None
-    files = [path for path in (cache.root / "gpu-kernels").rglob("*") if path.is_file()]
-    for path in files:
+    files = {path for path in (cache.root / "gpu-kernels").rglob("*") if path.is_file()}
+    for path in files - _accepted:
         shader = folder / "shader.spv"
         shader.write_bytes(code_of(path.read_bytes()))
         command = [program, "--target-env", "vulkan1.1", str(shader)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
+        _accepted.add(path)
     return len(files)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from checks import LAYER, check_shaders, check_silence
+from checks import LAYER, WATCHED, check_shaders, complaints_in, is_watching, start_wrongly
 from sampled import check_subnets
 
 from ofa_compile.cache import Cache
@@ -24,16 +24,38 @@ needs_tools = pytest.mark.skipif(
 )
 
 
+@pytest.fixture
+def _watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the validation layer watch every device that this process opens."""
+    for name, value in WATCHED.items():
+        monkeypatch.setenv(name, value)
+
+
 @needs_tools
+@pytest.mark.usefixtures("_watched")
 @pytest.mark.parametrize("name", search_spaces())
 def test_subnets_agree_with_pytorch_and_the_tools_are_silent(
-    name: str, tmp_path: Path, vulkan: TargetSpec, cache: Cache, rng: np.random.Generator
+    name: str,
+    tmp_path: Path,
+    vulkan: TargetSpec,
+    cache: Cache,
+    rng: np.random.Generator,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    first, *others = check_subnets(name, 10, vulkan, tmp_path, cache, rng)
-    assert len(others) == 9
-    assert first.executable is not None
-    check_silence(first.executable)
+    watched: list[bool] = []
+    check_subnets(
+        name, 10, vulkan, tmp_path, cache, rng, look=lambda: watched.append(is_watching())
+    )
+    assert watched == [True] * 10
+    assert complaints_in(capfd) == []
     assert check_shaders(cache, tmp_path) > 20
+
+
+@needs_tools
+@pytest.mark.usefixtures("_watched")
+def test_the_layer_is_heard(capfd: pytest.CaptureFixture[str]) -> None:
+    start_wrongly()
+    assert "VUID-VkInstanceCreateInfo-flags-parameter" in complaints_in(capfd)[0]
 
 
 def test_a_subnet_at_full_size(
