@@ -46,7 +46,7 @@ def software(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("software-cuda")
     library = folder / "libcuda.so.1"
     flags = ["-std=c++17", "-O1", "-shared", "-fPIC", f"-I{runtime_folder()}"]
-    flags += ["-Wl,-soname,libcuda.so.1", "-o", str(library)]
+    flags += [f"-I{HERE}", "-Wl,-soname,libcuda.so.1", "-o", str(library)]
     subprocess.run(["g++", *flags, str(HERE / "software_driver.cc")], check=True)
     precompile(folder)
     nvcc = folder / "bin" / "nvcc"

@@ -40,7 +40,7 @@ static inline __half2 __hmax2(__half2 a, __half2 b) { return {__hmax(a.x, b.x), 
 static inline void ofa_multiply(float (&d)[4], const unsigned (&a)[4], uint2 b) {
     static unsigned left[8][32][4], right[8][32][2];
     unsigned warp = threadIdx.y, lane = threadIdx.x;
-    std::memcpy(left[warp][lane], a, sizeof a);
+    memcpy(left[warp][lane], a, sizeof a);
     right[warp][lane][0] = b.x;
     right[warp][lane][1] = b.y;
     __syncthreads();

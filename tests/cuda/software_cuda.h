@@ -1,18 +1,18 @@
-/* CUDA's C++ for a CPU: makes one kernel's text a shared library that runs its grid in loops.
- * Threads of a workgroup that wait for each other are fibers. Included before the text. */
+/* CUDA's C++ for a CPU: makes one kernel's text a function of a shared library, which the driver
+ * beside this calls once for every thread. Included before the text; small, since that is parsed for
+ * every kernel. */
 #include <math.h> /* libstdc++'s, with exp(float) and the like */
-#include <stdlib.h>
-#include <ucontext.h>
+#include <stddef.h>
+#include <string.h>
 
-#include <cstdint>
-#include <cstring>
-#include <utility>
-#include <vector>
+#include "software_grid.h"
 
-struct Coordinates {
-    unsigned x, y, z;
-};
-static Coordinates blockIdx, threadIdx, blockDim;
+static Place place;
+#define blockIdx place.block
+#define threadIdx place.thread
+#define blockDim place.threads
+static inline void __syncthreads() { place.wait(); }
+
 struct float2 {
     float x, y;
 };
@@ -37,7 +37,7 @@ template <class To, class From>
 static inline To with_bits(From from) {
     static_assert(sizeof(To) == sizeof(From));
     To to;
-    std::memcpy(&to, &from, sizeof to);
+    memcpy(&to, &from, sizeof to);
     return to;
 }
 static inline float __uint_as_float(unsigned bits) { return with_bits<float>(bits); }
@@ -45,5 +45,3 @@ static inline float __int_as_float(int bits) { return with_bits<float>(bits); }
 static inline int __float_as_int(float value) { return with_bits<int>(value); }
 static inline unsigned __float_as_uint(float value) { return with_bits<unsigned>(value); }
 static inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
-
-static void __syncthreads();

@@ -9,6 +9,7 @@
 #include <dlfcn.h>
 #include <elf.h>
 #include <sys/mman.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -22,8 +23,8 @@
 extern "C" {
 #include "cuda_api.h"
 }
+#include "software_grid.h"
 
-using Launch = void (*)(const unsigned *, const unsigned *, void **);
 using Work = std::vector<std::function<CUresult()>>;
 
 struct CUstream_st {
@@ -42,8 +43,7 @@ struct CUmod_st {
     int file;  // stays open: dlopen takes equal paths for the same library
 };
 struct CUfunc_st {
-    Launch launch;
-    unsigned arguments;
+    const SoftwareKernel *kernel;
 };
 struct CUevent_st {
     int position = 0;
@@ -106,6 +106,78 @@ CUresult enqueue(CUstream stream, std::function<CUresult()> work) {
 
 CUresult copy(void *to, const void *from, size_t bytes) {
     std::memcpy(to, from, bytes);
+    return CUDA_SUCCESS;
+}
+
+// Threads of a workgroup that wait for each other are fibers.
+struct Fiber {
+    ucontext_t context;
+    std::vector<char> stack = std::vector<char>(256 << 10);
+    bool is_done;
+};
+
+std::vector<Fiber> fibers;
+ucontext_t scheduler;
+Fiber *running;
+const SoftwareKernel *current;
+void **parameters;
+
+void wait() { swapcontext(&running->context, &scheduler); }
+
+void run_fiber() {
+    current->call(parameters);
+    running->is_done = true;
+}
+
+void start(Fiber &fiber) {
+    fiber.is_done = false;
+    getcontext(&fiber.context);
+    fiber.context.uc_stack.ss_sp = fiber.stack.data();
+    fiber.context.uc_stack.ss_size = fiber.stack.size();
+    fiber.context.uc_link = &scheduler;
+    makecontext(&fiber.context, run_fiber, 0);
+}
+
+// Every round runs each thread up to its next barrier.
+void run_together(const Coordinates &size, unsigned count) {
+    if (fibers.size() < count) fibers.resize(count);
+    for (unsigned i = 0; i < count; ++i) start(fibers[i]);
+    for (unsigned done = 0; done < count;) {
+        done = 0;
+        for (unsigned i = 0; i < count; ++i) {
+            running = &fibers[i];
+            if (!running->is_done) {
+                current->place->thread = {i % size.x, i / size.x % size.y, i / (size.x * size.y)};
+                swapcontext(&scheduler, &running->context);
+            }
+            done += running->is_done;
+        }
+    }
+}
+
+void run_apart(const Coordinates &size) {
+    Coordinates &thread = current->place->thread;
+    for (thread.z = 0; thread.z < size.z; ++thread.z)
+        for (thread.y = 0; thread.y < size.y; ++thread.y)
+            for (thread.x = 0; thread.x < size.x; ++thread.x) current->call(parameters);
+}
+
+CUresult run_grid(const SoftwareKernel *kernel, Coordinates grid, Coordinates threads,
+                  std::vector<CUdeviceptr> arguments) {
+    std::vector<void *> pointers;
+    for (CUdeviceptr &argument : arguments) pointers.push_back(&argument);
+    current = kernel;
+    parameters = pointers.data();
+    Place &place = *kernel->place;
+    place.threads = threads;
+    place.wait = wait;
+    for (place.block.z = 0; place.block.z < grid.z; ++place.block.z)
+        for (place.block.y = 0; place.block.y < grid.y; ++place.block.y)
+            for (place.block.x = 0; place.block.x < grid.x; ++place.block.x)
+                if (kernel->waits)
+                    run_together(threads, threads.x * threads.y * threads.z);
+                else
+                    run_apart(threads);
     return CUDA_SUCCESS;
 }
 
@@ -324,11 +396,10 @@ CUresult cuModuleUnload(CUmodule module) {
 
 CUresult cuModuleGetFunction(CUfunction *function, CUmodule module, const char *name) {
     NOTE();
-    if (dlsym(module->library, name) == nullptr) return 500;
-    void *launch = dlsym(module->library, "ofa_software_launch");
-    void *arguments = dlsym(module->library, "ofa_software_arguments");
-    *function =
-        new CUfunc_st{reinterpret_cast<Launch>(launch), *static_cast<unsigned *>(arguments)};
+    const void *found = dlsym(module->library, "ofa_software_kernel");
+    const auto *kernel = static_cast<const SoftwareKernel *>(found);
+    if (kernel == nullptr || std::strcmp(kernel->name, name) != 0) return 500;
+    *function = new CUfunc_st{kernel};
     return CUDA_SUCCESS;
 }
 
@@ -339,15 +410,10 @@ CUresult cuLaunchKernel(CUfunction function, unsigned gx, unsigned gy, unsigned 
     if (gx == 0 || gy - 1 >= 65535 || gz - 1 >= 65535 || bx * by * bz > 1024) return 1;
     // Arguments are taken now, as a driver does.
     std::vector<CUdeviceptr> taken;
-    for (unsigned i = 0; i < function->arguments; ++i)
+    for (unsigned i = 0; i < function->kernel->arguments; ++i)
         taken.push_back(*static_cast<CUdeviceptr *>(values[i]));
-    return enqueue(stream, [=]() mutable {
-        const unsigned grid[3] = {gx, gy, gz}, block[3] = {bx, by, bz};
-        std::vector<void *> pointers;
-        for (CUdeviceptr &value : taken) pointers.push_back(&value);
-        function->launch(grid, block, pointers.data());
-        return CUresult(CUDA_SUCCESS);
-    });
+    Coordinates grid{gx, gy, gz}, threads{bx, by, bz};
+    return enqueue(stream, [=] { return run_grid(function->kernel, grid, threads, taken); });
 }
 
 CUresult cuEventCreate(CUevent *event, unsigned) {

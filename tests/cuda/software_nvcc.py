@@ -1,7 +1,7 @@
 """Stands for nvcc: compiles a kernel's text for the CPU, so that the driver beside it can run it.
 
 Its first argument is the folder of the precompiled header. The "fat binary" is a shared library
-with the kernel and a function that runs its grid.
+with the kernel of one thread.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 # In one piece, as a GPU would: no vectors across threads. Shared memory is static.
-FLAGS = ("-std=c++17", "-O2", "-w", "-fPIC")
+FLAGS = ("-std=c++17", "-O2", "-w", "-fPIC", "-fno-threadsafe-statics")
 MODERN = "Cuda compilation tools, release 13.0, V13.0.0 (for the CPU)"
 
 
@@ -29,12 +29,14 @@ def main(precompiled: str, arguments: list[str]) -> int:
     found = re.search(r"^(\w+)\(", text, re.MULTILINE)
     assert found is not None, "no kernel"
     # Threads of a warp wait for each other in a product of matrices.
-    has_barrier = "barrier()" in text or "ofa_product" in text
-    flags = [f"-DOFA_KERNEL={found[1]}", f"-DOFA_HAS_BARRIER={int(has_barrier)}"]
+    waits = "barrier()" in text or "ofa_product" in text
+    flags = [f"-DOFA_KERNEL={found[1]}", f"-DOFA_WAITS={int(waits)}"]
     wrapped = source.with_suffix(".cc")
-    wrapped.write_text(f'{text}\n#include "software_grid.h"\n', encoding="utf-8")
-    command = ["g++", *FLAGS, "-shared", *flags, *includes, f"-I{precompiled}", f"-I{HERE}"]
-    command += ["-include", "software_cuda.h", str(wrapped), "-o", output]
+    wrapped.write_text(f'{text}\n#include "software_kernel.h"\n', encoding="utf-8")
+    # Beyond that, nothing: to link the libraries of C++ takes as long as to compile the kernel.
+    command = ["g++", *FLAGS, "-shared", "-nostdlib", *flags, *includes]
+    command += [f"-I{precompiled}", f"-I{HERE}"]
+    command += ["-include", "software_cuda.h", str(wrapped), "-lm", "-o", output]
     return subprocess.run(command, check=False).returncode
 
 

@@ -9,6 +9,7 @@ import pytest
 from sampled import check_subnets
 
 from ofa_compile.cache import Cache
+from ofa_compile.hardware.precision import target_in
 from ofa_compile.hardware.target_spec import TargetSpec
 from ofa_compile.space import search_spaces
 
@@ -19,10 +20,16 @@ pytestmark = [pytest.mark.usefixtures("software"), pytest.mark.slow]
 def test_subnets_agree_with_pytorch(
     name: str, tmp_path: Path, cuda: TargetSpec, cache: Cache, rng: np.random.Generator
 ) -> None:
-    check_subnets(name, 1, cuda, tmp_path, cache, rng)
+    check_subnets(name, 3, cuda, tmp_path, cache, rng)
 
 
 def test_a_batch_agrees_with_pytorch(
     tmp_path: Path, cuda: TargetSpec, cache: Cache, rng: np.random.Generator
 ) -> None:
     check_subnets("ofa_mbv3_cifar", 1, cuda, tmp_path, cache, rng, batch=8)
+
+
+def test_halves_on_tensor_cores_agree_with_pytorch(
+    tmp_path: Path, cuda: TargetSpec, cache: Cache, rng: np.random.Generator
+) -> None:
+    check_subnets("ofa_mbv3_cifar", 1, target_in(cuda, "fp16"), tmp_path, cache, rng)

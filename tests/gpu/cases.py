@@ -73,7 +73,9 @@ PRODUCTS: list[Workload] = [
 WINDOWS: list[Workload] = [
     depthwise(12, 3, 1, activation="relu"),
     depthwise(11, 5, 2, activation="hswish"),
+    depthwise(6, 5, 1, batch=8),
     depthwise(9, 7, 1, batch=2),
+    depthwise(8, 7, 2, activation="relu6"),
     depthwise(6, 3, 2, 6),
     convolution(3, 16, input_layout="nchw", stride=(2, 2), activation="hswish"),
     convolution(8, 12, has_residual=True, activation="relu"),
