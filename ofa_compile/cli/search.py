@@ -156,6 +156,9 @@ def _verified_table(verification: Verification) -> str:
     has_batch = verification.ranked[0].batch != 1 if verification.ranked else False
     if has_batch:
         header.append("images/s (measurement)")
+    has_energy = any(item.energy_mj is not None for item in verification.ranked)
+    if has_energy:
+        header.append("mJ an inference (measurement)")
     rows = []
     for item in verification.ranked:
         kind = item.candidate.latency_kind
@@ -171,6 +174,7 @@ def _verified_table(verification: Verification) -> str:
                 item.p95_ms,
                 "yes" if item.meets_limit else "no",
                 *([item.images_per_s] if has_batch else []),
+                *([item.energy_mj] if has_energy else []),
             )
         )
     return table(header, rows)

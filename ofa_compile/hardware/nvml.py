@@ -6,6 +6,9 @@ import ctypes
 
 _LIBRARY = "libnvidia-ml.so.1"
 
+COVERS = "the whole GPU, idle power included, in runs one behind the other; not the host"
+"""What a figure of energy covers, for whoever reads it."""
+
 
 class EnergyMeter:
     """The energy counter of one GPU; None is read where there is none.

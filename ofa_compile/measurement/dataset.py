@@ -82,6 +82,11 @@ class LatencyRecord:
     versions: dict[str, str] = field(default_factory=dict)
     machine: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def energy_mj(self) -> float | None:
+        """Millijoules of one inference: a run's energy over its images."""
+        return None if self.energy_joules is None else 1e3 * self.energy_joules / self.batch
+
     def to_json(self) -> str:
         """Return the record as one line of JSON, without the line end."""
         return encode_record(self, SCHEMA_VERSION, architecture=self.architecture.to_dict())

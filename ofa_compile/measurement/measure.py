@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from ofa_compile.errors import MeasurementError, OfaCompileError
@@ -48,6 +49,8 @@ class MeasureReport:
         Of those measured now, how many ran out of time before the confidence interval was narrow.
     median_spread
         Median over those measured now of the spread between rounds, as a fraction.
+    median_energy_mj
+        Median over those measured now of the energy of an inference; None where nothing counts it.
     """
 
     num_measured: int
@@ -56,6 +59,7 @@ class MeasureReport:
     num_total: int
     num_not_converged: int
     median_spread: float | None
+    median_energy_mj: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,6 +217,7 @@ def report_of(log: SampleLog, done: list[LatencyRecord], num_skipped: int) -> Me
     """Count what happened."""
     measured = [record for record in done if record.status == "ok"]
     spreads = sorted(record.spread for record in measured if record.spread is not None)
+    energies = [record.energy_mj for record in measured if record.energy_mj is not None]
     return MeasureReport(
         num_measured=len(measured),
         num_failed=len(done) - len(measured),
@@ -220,6 +225,7 @@ def report_of(log: SampleLog, done: list[LatencyRecord], num_skipped: int) -> Me
         num_total=log.num_total,
         num_not_converged=sum(not record.is_converged for record in measured),
         median_spread=spreads[len(spreads) // 2] if spreads else None,
+        median_energy_mj=median(energies) if energies else None,
     )
 
 

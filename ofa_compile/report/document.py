@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any
 
 from ofa_compile.errors import ArtifactError
+from ofa_compile.hardware.nvml import COVERS
 from ofa_compile.hardware.target_spec import CoreSpec, TargetSpec
 from ofa_compile.predictors.estimate import LatencyEstimator
 from ofa_compile.space import Architecture, SearchSpace
@@ -30,6 +31,7 @@ def build_document(
     *,
     verification: Mapping[str, Any] | None = None,
     latency_pairs: Sequence[Mapping[str, Any]] = (),
+    energies: Sequence[Mapping[str, Any]] = (),
     learning_curves: Sequence[Mapping[str, Any]] = (),
     tuning: Sequence[Mapping[str, Any]] = (),
     provenance: Mapping[str, Any] | None = None,
@@ -47,6 +49,8 @@ def build_document(
     latency_pairs
         Predicted and measured latencies of measured subnets, from predictors that had not seen
         them: predicted_ms, measured_ms, relative_std, is_winner.
+    energies
+        hash, resolution, batch, measured_ms and energy_mj (of an inference) of measured subnets.
     learning_curves
         name, x_label, y_label, x and y of each.
     tuning
@@ -83,6 +87,8 @@ def build_document(
         "blocks": blocks.listed,
         "verified": verified,
         "latency_pairs": [*latency_pairs, *_winners(verified)],
+        "energies": list(energies),
+        "energy_covers": COVERS if energies else "",
         "learning_curves": list(learning_curves),
         "tuning": list(tuning),
         "provenance": {
@@ -224,6 +230,7 @@ def _verified(item: Mapping[str, Any]) -> dict[str, Any]:
         "measured_ms": measured["latency_ms"],
         "p95_ms": measured["p95_ms"],
         "images_per_s": measured.get("images_per_s"),
+        "energy_mj": measured.get("energy_mj"),
         "meets_limit": item["meets_limit"],
     }
 

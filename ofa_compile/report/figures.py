@@ -37,6 +37,7 @@ _TABLES = {
     "blocks": "blocks",
     "verified": "verified",
     "latency_pairs": "latency",
+    "energies": "energy",
     "tuning": "tuning",
 }
 

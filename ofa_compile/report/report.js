@@ -221,9 +221,9 @@
     const items = data.verified;
     if (!items.length) { none("verified", "Nothing has been measured yet: search with --verify-top."); return; }
     byId("verified").replaceChildren(table("Prediction and measurement side by side, the best first",
-      ["architecture", "accuracy (prediction)", "accuracy (measurement)", `ms (${items[0].predicted_kind})`, "ms (measurement)", "difference", "p95 ms", "meets limit"],
+      ["architecture", "accuracy (prediction)", "accuracy (measurement)", `ms (${items[0].predicted_kind})`, "ms (measurement)", "difference", "p95 ms", "mJ (measurement)", "meets limit"],
       items.map((item) => [item.hash, percent(item.accuracy), percent(item.measured_accuracy), number(item.predicted_ms), number(item.measured_ms),
-        item.predicted_ms == null ? "–" : percent(item.predicted_ms / item.measured_ms - 1, 1), number(item.p95_ms), item.meets_limit ? "yes" : "no"])));
+        item.predicted_ms == null ? "–" : percent(item.predicted_ms / item.measured_ms - 1, 1), number(item.p95_ms), number(item.energy_mj), item.meets_limit ? "yes" : "no"])));
   };
 
   const drawPairs = () => {
@@ -244,6 +244,13 @@
     byId("pairs").replaceChildren(
       html("p", `${pairs.length} subnets, median error ${percent(errors[errors.length >> 1], 1)}. Bars: two standard deviations either way.`, "note"),
       legend([...(winners < pairs.length ? [["", "predicted without having seen them"]] : []), ...(winners ? [["measured", "winners"]] : [])]), frame.root);
+  };
+
+  const drawEnergy = () => {
+    if (!data.energies.length) { none("energy", "No energy was counted: `measure` reads it from NVIDIA's driver on this machine."); return; }
+    byId("energy").replaceChildren(html("p", `Measured: ${data.energy_covers}.`, "note"), shortened(data.energies, 20, (items) => table(
+      "Measured subnets, the most frugal first", ["architecture", "px", "images of a run", "ms of a run", "mJ of an inference"],
+      items.map((item) => [item.hash, item.resolution, item.batch, number(item.measured_ms), number(item.energy_mj)]))));
   };
 
   const drawCurves = () => {
@@ -291,6 +298,7 @@
   drawFront();
   drawVerified();
   drawPairs();
+  drawEnergy();
   drawCurves();
   drawTuning();
   drawRest();

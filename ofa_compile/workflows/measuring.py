@@ -93,6 +93,7 @@ def _measure_here(
     workspace: Path,
     progress: ProgressCallback,
 ) -> dict[str, Any]:
+    from ofa_compile.hardware.nvml import COVERS
     from ofa_compile.measurement.dataset import LatencyDataset
     from ofa_compile.measurement.energy import energy_meter
     from ofa_compile.measurement.measure import MeasureConfig, measure_subnets
@@ -125,7 +126,8 @@ def _measure_here(
     num_done = report.num_skipped + report.num_measured + report.num_failed
     if num_done == len(wanted) + len(wanted[: options.repeats]):
         build.forget(wanted)
-    return dataclasses.asdict(report) | ({} if gpu is None else {"gpu": gpu})
+    facts = dataclasses.asdict(report) | ({} if gpu is None else {"gpu": gpu})
+    return facts if report.median_energy_mj is None else facts | {"energy_covers": COVERS}
 
 
 def _build_ahead(

@@ -8,6 +8,7 @@ import platform
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -60,12 +61,14 @@ def write_report(
     progress("reading the workspace")
     records = _records(workspace, target, space)
     progress(f"cross-validating on {len(records)} measured subnets")
+    energies = _energies(records)
     document = build_document(
         front,
         space,
         target,
         verification=verification,
         latency_pairs=_latency_pairs(records, space),
+        energies=energies,
         learning_curves=_learning_curves(records, space),
         tuning=_tuning(workspace, target),
         provenance=_provenance(records),
@@ -82,6 +85,7 @@ def write_report(
         "points": len(document["points"]),
         "verified": len(document["verified"]),
         "measured_subnets": len(records),
+        "median_energy_mj": median(row["energy_mj"] for row in energies) if energies else None,
         "tuned_workloads": len(document["tuning"]),
         "figures": [str(path) for path in figures],
     }
@@ -122,7 +126,25 @@ def _records(workspace: Path, target: TargetSpec, space: SearchSpace) -> list[La
         cache_state="warm",
     )
     usable = [r for r in found if r.architecture.space == space.name and r.threads == 1]
+    # Times of different batches do not compare: those of the newest record's go on.
+    usable = [record for record in usable if record.batch == usable[-1].batch]
     return list({record.architecture.hash: record for record in usable}.values())
+
+
+def _energies(records: Sequence[LatencyRecord]) -> list[dict[str, Any]]:
+    """Return what an inference of each subnet uses, where that was counted, the least first."""
+    rows = [
+        {
+            "hash": record.architecture.short_hash,
+            "resolution": record.architecture.resolution,
+            "batch": record.batch,
+            "measured_ms": record.median_ms,
+            "energy_mj": record.energy_mj,
+        }
+        for record in records
+        if record.energy_mj is not None
+    ]
+    return sorted(rows, key=lambda row: row["energy_mj"])
 
 
 def _latency_pairs(records: Sequence[LatencyRecord], space: SearchSpace) -> list[dict[str, Any]]:

@@ -49,6 +49,8 @@ class Verified:
         Of its runs on the target; the spread is that between rounds, as a fraction.
     batch
         Images of one run.
+    energy_mj
+        Millijoules of an inference; None where nothing counts them.
     accuracy
         Top-1 on the images given; None if none were.
     meets_limit
@@ -64,6 +66,7 @@ class Verified:
     p95_ms: float | None
     spread: float | None
     batch: int = 1
+    energy_mj: float | None = None
     accuracy: float | None = None
     meets_limit: bool = True
     bundle: Path | None = None
@@ -90,6 +93,7 @@ class Verified:
                 "images_per_s": self.images_per_s,
                 "p95_ms": self.p95_ms,
                 "spread": self.spread,
+                "energy_mj": self.energy_mj,
                 "accuracy": self.accuracy,
                 "blocks": self.blocks,
             },
@@ -263,6 +267,7 @@ def _verified(
         p95_ms=record.p95_ms,
         spread=record.spread,
         batch=record.batch,
+        energy_mj=record.energy_mj,
         meets_limit=bound is None or (judged is not None and judged <= bound),
     )
 

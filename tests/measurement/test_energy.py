@@ -117,14 +117,19 @@ def test_records_hold_it(tmp_path: Path) -> None:
 
     space = search_space("ofa_mbv3_cifar")
     dataset = LatencyDataset(tmp_path / "latency.jsonl")
-    config = MeasureConfig(timing=TimingConfig(round_ms=1, warmup_ms=1, min_rounds=2))
+    config = MeasureConfig(batch=4, timing=TimingConfig(round_ms=1, warmup_ms=1, min_rounds=2))
     subnets = choose_architectures(space, 2)
-    for wanted, meter in ((subnets[:1], EnergyMeter()), (subnets, None)):
+    reports = [
         measure_subnets(
             space, load_target("host"), wanted,
             build=build, dataset=dataset, config=config, meter=meter,
-        )  # fmt: skip
+        )
+        for wanted, meter in ((subnets[:1], EnergyMeter()), (subnets, None))
+    ]  # fmt: skip
     first, second = dataset.records()
     assert first.energy_joules is not None
     assert 0 < first.energy_joules < 40
-    assert second.energy_joules is None
+    assert second.energy_joules is second.energy_mj is None
+    # Of an inference, not of a run of several.
+    assert first.energy_mj == pytest.approx(1e3 * first.energy_joules / 4)
+    assert [report.median_energy_mj for report in reports] == [first.energy_mj, None]

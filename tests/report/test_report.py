@@ -29,6 +29,9 @@ from ofa_compile.workflows.measuring import code_version, latency_dataset_path
 
 TARGET = load_target("x86-64")
 CURVE = {"name": "<b>Curve</b></script>", "x_label": "n", "y_label": "%", "x": [1, 2], "y": [3, 2]}
+ENERGY = {
+    "hash": "0123abcd", "resolution": 24, "batch": 4, "measured_ms": 2.0, "energy_mj": 12.5,
+}  # fmt: skip
 TUNED = {
     "workload": "pointwise", "default_us": 2.0, "best_us": 1.0, "gain": 2.0, "roofline_share": 0.8,
 }  # fmt: skip
@@ -45,6 +48,7 @@ def full_document(count: int = 30) -> dict[str, Any]:
         SPACE,
         TARGET,
         verification=verified,
+        energies=[ENERGY],
         learning_curves=[CURVE],
         tuning=[TUNED],
         provenance={"note": "<i>& more"},
@@ -143,8 +147,8 @@ def test_tables_hold_the_documents_figures(tmp_path: Path) -> None:
     document = full_document()
     paths = write_tables(document, tmp_path)
     assert sorted(path.name for path in paths) == [
-        "blocks.csv", "front.csv", "latency.csv", "learning-curve-1.csv", "tuning.csv",
-        "verified.csv",
+        "blocks.csv", "energy.csv", "front.csv", "latency.csv", "learning-curve-1.csv",
+        "tuning.csv", "verified.csv",
     ]  # fmt: skip
     text = (tmp_path / "front.csv").read_text(encoding="utf-8")
     rows = list(csv.DictReader(text.splitlines()))
@@ -172,7 +176,7 @@ def test_figures_are_drawn_or_matplotlib_is_asked_for(tmp_path: Path) -> None:
     assert write_figures(build_document(front(0), SPACE, TARGET), tmp_path / "none") == []
 
 
-def write_workspace(folder: Path, count: int) -> None:
+def write_workspace(folder: Path, count: int, batch: int = 1) -> None:
     rng = np.random.default_rng(0)
     dataset = LatencyDataset(latency_dataset_path(folder))
     for row in SPACE.sample_indices(rng, count):
@@ -184,6 +188,8 @@ def write_workspace(folder: Path, count: int) -> None:
                 target_fingerprint=TARGET.fingerprint,
                 kind="measurement",
                 median_ms=1e-7 * macs(architecture) * float(rng.normal(1, 0.01)),
+                batch=batch,
+                energy_joules=1e-9 * macs(architecture) if batch > 1 else None,
                 versions={"code": code_version(tuned_configs(TARGET, folder))},
             )
         )
@@ -214,6 +220,17 @@ def test_the_command_collects_what_the_workspace_knows(
     (curve,) = document["learning_curves"]
     assert curve["x"] == [10, 20]
     assert document["provenance"]["measured subnets"] == 40
+    assert summary["median_energy_mj"] is None
+    # Records of a larger batch came later: they have their energy, and the others do not mix in.
+    write_workspace(tmp_path / "workspace", 12, batch=8)
+    assert run_app([*command, "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    energies = embedded(output.read_text(encoding="utf-8"))["energies"]
+    assert [row["batch"] for row in energies] == [8] * 12
+    shown = [row["energy_mj"] for row in energies]
+    assert shown == sorted(shown)
+    assert summary["median_energy_mj"] == pytest.approx(float(np.median(shown)))
+    assert summary["measured_subnets"] == 12
 
 
 def test_a_folder_without_a_search_is_refused(
@@ -243,7 +260,7 @@ def test_the_page_works_in_a_browser(tmp_path: Path, count: int) -> None:
         assert await page.evaluate(drawn) == count
         text = await page.evaluate("document.body.innerText")
         if count == 0:
-            for words in ("No points", "Nothing has been measured yet", "no tuning database"):
+            for words in ("No points", "Nothing has been measured", "no tuning", "No energy was"):
                 assert words in text
         else:
             await _check_interaction(page, document)
@@ -277,6 +294,9 @@ async def _check_interaction(page: Page, document: dict[str, Any]) -> None:
     )
     assert await page.evaluate("document.querySelectorAll('#tuning tbody tr').length") == 1
     assert await page.evaluate("document.querySelector('#curves h3').textContent") == CURVE["name"]
+    energy = await page.evaluate("document.querySelector('#energy').innerText")
+    assert "12.5" in energy
+    assert "idle power included" in energy
     unnamed = (
         "[...document.querySelectorAll('svg')].filter(s => !s.ariaLabel && !s.ariaHidden).length"
     )

@@ -33,6 +33,17 @@ def _is_quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ofa_compile.measurement.measure.MeasureConfig", quick)
 
 
+class _Meter:
+    """Counts 5 J from look to look."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+
+    def joules(self) -> float:
+        self.looks += 1
+        return 5.0 * self.looks
+
+
 @pytest.mark.usefixtures("_is_quick")
 def test_built_first_measured_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def measure(**changes: Any) -> dict[str, Any]:
@@ -41,10 +52,14 @@ def test_built_first_measured_later(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     assert measure(build_only=True)["num_built"] == 2  # and the reference
     assert measure(build_only=True) | {"num_built": 0} == measure(build_only=True)
+    monkeypatch.setattr("ofa_compile.measurement.energy.energy_meter", lambda _: _Meter())
+    monkeypatch.setattr("ofa_compile.measurement.energy._SECONDS", 0.01)
     monkeypatch.setattr(NativeBuilder, "_build", lambda *_: pytest.fail("it was built again"))
     assert measure(budget_minutes=0.0)["num_measured"] == 0
     report = measure(repeats=1)
     assert (report["num_measured"], report["num_total"]) == (2, 1)
+    assert 0 < report["median_energy_mj"] <= 500  # of runs in tens
+    assert "idle power included" in report["energy_covers"]
     (library,) = (tmp_path / "built").rglob("*.so")  # the reference's, which others need too
     assert library.stat().st_size > 0
     roles = [r.role for r in LatencyDataset(report["dataset"])]

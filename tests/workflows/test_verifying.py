@@ -50,6 +50,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> list[Architecture]:
                     median_ms=true_ms(architecture),
                     p95_ms=1.1 * true_ms(architecture),
                     spread=0.01,
+                    energy_joules=0.012345,
                     versions={"code": code_version(tuned_configs(target, options.workspace))},
                 )
             )
@@ -86,6 +87,7 @@ def test_measured_candidates_are_ranked_by_what_was_measured(
     stored = json.loads((output / "verification.json").read_text(encoding="utf-8"))
     assert stored == json.loads(json.dumps(verification.to_dict()))
     assert stored["verified"][0]["measured"]["latency_ms"] == ranked[0].median_ms
+    assert stored["verified"][0]["measured"]["energy_mj"] == pytest.approx(12.345)
     assert stored["verified"][0]["predicted"]["latency_kind"] == "estimate"
 
 
@@ -145,6 +147,8 @@ def test_the_command_shows_both_sides(
     out = capsys.readouterr().out
     assert "ms (measurement)" in out
     assert "(estimate)" in out
+    assert "mJ an inference (measurement)" in out
+    assert "12.345" in out
     for architecture in device:
         assert f"{architecture.short_hash}  " in out
 
