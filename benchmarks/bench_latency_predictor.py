@@ -1,12 +1,12 @@
 """Latency predictor on published measurements: HELP's GPU data sets and the authors' phone table.
 
 HELP (MIT licence): 5,000 OFA MobileNetV3 subnets, three batch sizes on two GPUs, one measurement
-each. There are no repeats in it, so the noise floor is not known; the error of a model fitted on
-4,000 subnets stands in for it, with the caveat that no model can pass the noise of its test data.
-The phone table is additive per block and has five resolutions; it tells whether the predictor can
-learn a table from whole-network sums.
+each. There are no repeats in it, so how much of the error is noise has to be found out otherwise:
+`latency_noise.py` says how. The phone table is additive per block and has five resolutions; it
+tells whether the predictor can learn a table from whole-network sums.
 
-    python benchmarks/bench_latency_predictor.py --data FOLDER [--quick] [--json]
+    python benchmarks/bench_latency_predictor.py --data FOLDER [--parts help noise adapting phone]
+        [--quick] [--json]
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from latency_models import (
     xgboost_features,
     xgboost_one_hot,
 )
+from latency_noise import NoiseModel, signs_of_signal
 from numpy.typing import NDArray
 
 from ofa_compile.predictors.latency import LatencyPredictor
@@ -53,6 +54,9 @@ NEIGHBOURS = (
     ("titan_xp_1", "2080ti_1"), ("2080ti_32", "2080ti_64"), ("2080ti_1", "2080ti_32"),
 )  # fmt: skip
 NUM_PRIOR = 300
+PARTS = ("help", "noise", "adapting", "phone")
+# Made-up worlds, and draws of the real one to compare with.
+NUM_WORLDS = 6
 
 
 def load_help(path: Path) -> tuple[SearchSpace, list[Architecture], dict[str, Array]]:
@@ -114,36 +118,93 @@ def main() -> None:
     """Run the comparison and the learning curve."""
     options = parser(__doc__.split("\n")[0])
     options.add_argument("--data", type=Path, help="folder that holds help/ and ofa/")
+    options.add_argument(
+        "--parts", nargs="+", choices=PARTS, default=PARTS, help="all if not given"
+    )
     args = options.parse_args()
     folder = data_folder(args.data)
     repeats = 1 if args.quick else 3
     sizes = [100] if args.quick else [10, 20, 50, 100, 200, 500]
-    document: dict[str, object] = {"benchmark": "latency_predictor", "help": {}, "phone": {}}
+    document: dict[str, object] = {"benchmark": "latency_predictor"}
 
     space, architectures, latencies = load_help(folder / "help" / "ofa_mbv3_gpu_latency.npz")
+    task = Task(space)
     if args.quick:
         latencies = {name: latencies[name] for name in ("titan_xp_64",)}
-    document["help"] = _section(
-        args,
-        "HELP",
-        Task(space),
-        architectures,
-        latencies,
-        sizes,
-        repeats,
-        with_floor=not args.quick,
-    )
-    document["adapting"] = _adapting(args, Task(space), architectures, latencies, repeats)
+    if "help" in args.parts:
+        document["help"] = _section(
+            args,
+            "HELP",
+            task,
+            architectures,
+            latencies,
+            sizes,
+            repeats,
+            with_floor=not args.quick,
+        )
+    if "noise" in args.parts:
+        worlds = 1 if args.quick else NUM_WORLDS
+        document["noise"] = _noise(args, task, architectures, latencies, worlds)
+    if "adapting" in args.parts:
+        document["adapting"] = _adapting(args, task, architectures, latencies, repeats)
+    if "phone" in args.parts:
+        document["phone"] = _phone(args, folder, sizes, repeats)
+    finish(document, args)
 
+
+def _phone(
+    args: argparse.Namespace, folder: Path, sizes: list[int], repeats: int
+) -> dict[str, object]:
+    """Learn the authors' phone table from sums over whole networks."""
     space = search_space(PHONE_SPACE)
     phone = PhoneTable(folder / "ofa")
     rng = np.random.default_rng(args.seed)
     count = 1200 if args.quick else 2000
     drawn = [space.sample(rng, resolution=int(rng.choice(phone.resolutions))) for _ in range(count)]
-    document["phone"] = _section(
-        args, "Phone table", Task(space), drawn, {"note10": phone.predict(drawn)}, sizes, repeats
-    )
-    finish(document, args)
+    latencies = {"note10": phone.predict(drawn)}
+    return _section(args, "Phone table", Task(space), drawn, latencies, sizes, repeats)
+
+
+def _noise(
+    args: argparse.Namespace,
+    task: Task,
+    architectures: list[Architecture],
+    latencies: dict[str, Array],
+    worlds: int,
+) -> dict[str, object]:
+    """Compare what ours reaches with what the noise of the measurements allows."""
+    models = {
+        name: NoiseModel.fit(task, architectures, ms, args.seed) for name, ms in latencies.items()
+    }
+    results: dict[str, object] = {}
+    rows = []
+    for name, ms in latencies.items():
+        noise = models[name]
+        shares: dict[str, list[float]] = {"made_up": [], "measured": []}
+        for seed in range(args.seed, args.seed + worlds):
+            made_up = noise.made_up_ms(np.random.default_rng(seed))
+            for kind, values in (("made_up", made_up), ("measured", ms)):
+                found = evaluate(task, architectures, values, ours, 100, 1, seed)
+                shares[kind].append(found["within_10_percent"])
+        reached = {
+            "truth": noise.share_of_truth(),
+            "truth_scaled": noise.share_of_best_scale(),
+            **{kind: float(np.mean(values)) for kind, values in shares.items()},
+        }
+        spread = {f"{kind}_spread": float(np.std(values)) for kind, values in shares.items()}
+        signs = signs_of_signal(task, architectures, models, name, args.seed)
+        results[name] = {"within_10_percent": {**reached, **spread}, "rank_correlation": signs}
+        percents = (f"{100 * share:.1f} %" for share in reached.values())
+        rows.append((name, *percents, *(f"{value:.2f}" for value in signs.values())))
+    say(args, "\n## HELP: share within 10 % from 100 subnets, and what noise allows\n")
+    say(args, table(_NOISE_HEADER, rows))
+    return results
+
+
+_NOISE_HEADER = (
+    "set", "truth", "truth, scaled", "ours, made-up noise", "ours, measured",
+    "residuals and trees", "same subnet elsewhere", "subnet before",
+)  # fmt: skip
 
 
 def _section(

@@ -17,14 +17,16 @@ import numpy as np
 from ofa_compile.predictors.features import FeatureBatch
 from ofa_compile.predictors.robust_ridge import Array, RidgeFit, fit_robust_ridge
 
-VARIANTS = ("totals", "totals+slots", "totals+products+slots")
+_PRODUCTS_ALONE = "totals+products"
+VARIANTS = ("totals", "totals+slots", _PRODUCTS_ALONE, "totals+products+slots")
 _WITH_ANCHORS = ("anchors", *(f"anchors+{variant}" for variant in VARIANTS))
 
 # Factors on standardised columns: the ridge holds these back 25 and 400 times as much as totals.
 # Chosen on six GPU data sets (benchmarks/bench_latency_predictor.py), 100 training subnets.
 _WEIGHTS = {"anchors": 1.0, "totals": 1.0, "products": 0.2, "slots": 0.05}
-# With fewer samples the leave-one-out error is too noisy to tell that an anchor misleads.
-_MIN_TO_DROP_ANCHORS = 16
+# With fewer samples the leave-one-out error is too noisy to tell that an anchor misleads, or that
+# differences between blocks are noise alone.
+_MIN_TO_DROP_ANCHORS, _MIN_TO_DROP_SLOTS = 16, 40
 # Beside an anchor, totals only correct.
 _TOTALS_BESIDE_ANCHORS = 0.2
 
@@ -105,10 +107,12 @@ class LatencyBase:
     @classmethod
     def fit_best(cls, batch: FeatureBatch, target: Array) -> tuple[LatencyBase, RidgeFit]:
         """Fit every variant and keep the one with the least leave-one-out error."""
-        variants = VARIANTS
+        variants: tuple[str, ...] = VARIANTS
         if batch.anchors.shape[1]:
             can_judge = len(target) >= _MIN_TO_DROP_ANCHORS
             variants = (*_WITH_ANCHORS, *(VARIANTS if can_judge else ()))
+        if len(target) < _MIN_TO_DROP_SLOTS:
+            variants = tuple(name for name in variants if not name.endswith(_PRODUCTS_ALONE))
         fits = [cls.fit(batch, target, variant) for variant in variants]
         # One common clip, else the fit with the widest errors would be judged most leniently.
         clip = 3.0 * min(fit.scale for _, fit in fits)

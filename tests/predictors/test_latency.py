@@ -4,12 +4,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from ofa_compile.errors import ArchitectureError, ArtifactError, DataError, NotFittedError
 from ofa_compile.predictors import metrics
+from ofa_compile.predictors.features import FeatureBatch
 from ofa_compile.predictors.kernel_times import KernelTimes
 from ofa_compile.predictors.latency import LatencyPredictor
 from ofa_compile.predictors.latency_base import VARIANTS, LatencyBase
@@ -258,6 +260,24 @@ def test_base_on_raw_features_equals_the_standardised_fit(variant: str) -> None:
     assert fit.scale < 0.05
 
 
+@pytest.mark.parametrize(("count", "variants"), [(39, 3), (40, 4)])
+def test_products_without_slots_take_some_samples(
+    count: int, variants: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Below, the leave-one-out error cannot tell that blocks do not differ."""
+    tried: list[str] = []
+    fit = LatencyBase.fit
+
+    def note(batch: FeatureBatch, target: Any, variant: str) -> Any:
+        tried.append(variant)
+        return fit(batch, target, variant)
+
+    monkeypatch.setattr(LatencyBase, "fit", note)
+    architectures, times = sample(count, 4)
+    LatencyBase.fit_best(LatencyPredictor(SPACE).features(architectures), times)
+    assert ("totals+products" in tried, len(tried)) == (variants == 4, variants)
+
+
 @pytest.mark.parametrize("count", [40, 150])
 def test_two_thirds_of_the_errors_lie_within_one_deviation(count: int) -> None:
     predictor = LatencyPredictor(SPACE)
@@ -265,5 +285,6 @@ def test_two_thirds_of_the_errors_lie_within_one_deviation(count: int) -> None:
     fresh, times = sample(600, 12, noise=0.02)
     errors = np.abs(metrics.relative_errors(times, predictor.predict(fresh)))
     promised = predictor.uncertainty(fresh)
-    assert 0.6 < np.mean(errors <= promised) < 0.78
-    assert 0.9 < np.mean(errors <= 2 * promised) < 0.99
+    # A deviation found from 150 errors scatters, and the share with it by 4 points.
+    assert 0.6 < np.mean(errors <= promised) < 0.82
+    assert 0.9 < np.mean(errors <= 2 * promised) < 0.995
