@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 from ofa_compile.errors import BoardLostError, DeviceError, DeviceUnavailableError
+from ofa_compile.remote.session import Blame
 from ofa_compile.tuning.board_watch import (
     BoardDriftedError,
     BoardLeftOutError,
@@ -20,6 +21,8 @@ from ofa_compile.tuning.jobs import Results, TrialResult
 from ofa_compile.tuning.tuning_board import BoardReference, BoardReport, TuningBoard
 
 logger = logging.getLogger(__name__)
+
+TakeBoard = Callable[[Blame], TuningBoard]
 
 # A job that costs so many boards is to blame itself.
 _MAX_BOARDS_LOST = 2
@@ -35,12 +38,13 @@ class BoardPool:
     Parameters
     ----------
     take_board
-        Waits for a board and holds it; raises `DeviceError` if none can be had.
+        Waits for a board and holds it; raises `DeviceError` if none can be had. Is given what to
+        call with name and reason of boards that were offered and could not be taken.
     count
         How many boards to hold at once, at most.
     """
 
-    def __init__(self, take_board: Callable[[], TuningBoard], count: int) -> None:
+    def __init__(self, take_board: TakeBoard, count: int) -> None:
         self._take, self._count = take_board, count
         self._free: list[TuningBoard] = []
         self._all: list[TuningBoard] = []
@@ -116,28 +120,30 @@ class BoardPool:
                         raise JobLostError(msg) from error
 
     def _wait_for_one(self) -> TuningBoard:
-        with self._changed:
-            while not self._free:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._free or self._is_stopped or self._may_take())
+                if self._free:
+                    return self._free.pop()
                 if self._is_stopped:
                     msg = "the tuner is closing"
                     raise DeviceError(msg)
-                if self._may_take():
-                    self._num_taking += 1
-                    break
-                self._changed.wait()
-            else:
-                return self._free.pop()
-        board = None
-        try:
-            board = self._take_fit()
-        finally:
-            self._taken(board)
-        return board
+                self._num_taking += 1
+            board = None
+            try:
+                board = self._take_fit()
+                return board
+            except DeviceError as error:
+                if not self._has_others():
+                    raise
+                logger.warning("one board fewer: %s", error)
+            finally:
+                self._taken(board)
 
     def _take_fit(self) -> TuningBoard:
         """Take a board; say why there is none if only those are there that were left out."""
         try:
-            board = self._take()
+            board = self._take(self._watch.accuse)
         except DeviceError as error:
             if self._left_out:
                 raise self._none_left() from error
@@ -158,11 +164,19 @@ class BoardPool:
         num_alive = len(self._all) + self._num_taking
         return num_alive + self._num_lost < self._count or num_alive == 0
 
+    def _has_others(self) -> bool:
+        """Whether a thread that got no board can do without: others are held, or may yet be."""
+        with self._changed:
+            return bool(self._all) or self._num_taking > 1
+
     def _taken(self, board: TuningBoard | None) -> None:
         with self._changed:
             self._num_taking -= 1
             if board is not None:
                 self._all.append(board)
+            else:
+                self._num_lost += 1
+                self._watch.miss()
             self._changed.notify_all()
 
     def forget(self, board: TuningBoard, reason: str) -> None:
@@ -180,6 +194,7 @@ class BoardPool:
             self._is_stopped = True
             boards = list(self._all)
             self._changed.notify_all()
+        self._watch.stop()
         for board in boards:
             board.interrupt()
 

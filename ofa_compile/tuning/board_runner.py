@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from ofa_compile.errors import BoardLostError, BuildError
 from ofa_compile.hardware.target_spec import TargetSpec
-from ofa_compile.tuning.board_pool import BoardPool, JobLostError
+from ofa_compile.tuning.board_pool import BoardPool, JobLostError, TakeBoard
 from ofa_compile.tuning.board_watch import BoardLeftOutError
 from ofa_compile.tuning.candidate_runner import CandidateRunner
 from ofa_compile.tuning.jobs import BuiltCandidate, TrialResult
@@ -32,7 +32,7 @@ class BoardRunner(CandidateRunner):
     target
         The boards' target.
     take_board
-        Waits for a board and holds it; raises `DeviceError` if none can be had.
+        As `BoardPool` takes it.
     num_boards
         How many to hold at once.
     timing
@@ -42,7 +42,7 @@ class BoardRunner(CandidateRunner):
     def __init__(
         self,
         target: TargetSpec,
-        take_board: Callable[[], TuningBoard],
+        take_board: TakeBoard,
         num_boards: int,
         timing: TimingPlan | None = None,
     ) -> None:
@@ -93,7 +93,7 @@ class BoardRunner(CandidateRunner):
             if len(finalists) > 1:
                 final, failed = self._call(board, finalists, FINAL_ROUNDS * rounds)
                 times.update(failed or final.times())
-            return {**results, **times}
+            results.update(times)
         return results
 
     def _call(
@@ -106,16 +106,18 @@ class BoardRunner(CandidateRunner):
         limit_s = _SETUP_S + timing.timeout_s + 2e-6 * timing.turn_us * rounds * len(numbers)
         done = board.run([_PROGRAM, *arguments], limit_s=limit_s)
         report = ProgramReport.parse(done.output)
-        if done.status == 0 and not done.is_timed_out:
+        is_through = done.status == 0 and not done.is_timed_out
+        if is_through and report.is_complete(numbers, rounds):
             return report, None
-        if report.current is None:
+        current = report.current
+        if is_through or current is None or not {current, *report.wrong} <= set(numbers):
             msg = f"board {board.name} cannot run candidates ({done.status}): {done.output[:300]}"
             raise BoardLostError(msg)
         if done.is_timed_out:
             result = TrialResult("timeout", f"no end within {limit_s:.0f} s")
         else:
             result = TrialResult("crash", f"the program ended with {done.status} on {board.name}")
-        return report, {report.current: result}
+        return report, {current: result}
 
 
 class _Reference:

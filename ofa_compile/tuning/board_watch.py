@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 _TRIES = 3
 # A board whose jobs are spoilt so often in a row does not keep its speed.
 _MAX_DRIFTS = 3
+# How long a board that computes nothing right waits for another one to do better.
+_PATIENCE_S = 10.0
 
 
 class BoardLeftOutError(BoardLostError):
@@ -58,12 +60,28 @@ class BoardWatch:
         self._scale_us: float | None = None
         self._called: set[TuningBoard] = set()
         self._states: dict[TuningBoard, _State] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
+        self._num_places, self._is_stopped = num_boards, False
         self.reports: dict[str, BoardReport] = {}
 
     def welcome(self, board: TuningBoard) -> None:
         """Take note of a board that was taken."""
         self.reports.setdefault(board.name, BoardReport(board=board.name))
+
+    def accuse(self, board: str, reason: str) -> None:
+        """Take note of a board that was offered and could not be taken."""
+        logger.warning("board %s: %s", board, reason)
+        self.reports.setdefault(board, BoardReport(board=board)).problem = reason
+
+    def miss(self) -> None:
+        """Take note that one board fewer will come."""
+        self._roll_call.withdraw(has_arrived=False)
+
+    def stop(self) -> None:
+        """Let nobody wait any more."""
+        with self._lock:
+            self._is_stopped = True
+            self._lock.notify_all()
 
     def dismiss(self, board: TuningBoard, reason: str) -> None:
         """Take note of why a board is used no more."""
@@ -99,6 +117,10 @@ class BoardWatch:
         with self._lock:
             if self._reference is None and right:
                 self._reference = reference(right[0])
+                self._lock.notify_all()
+            elif self._num_places > 1:
+                # The candidates' fault or the board's? A reference tells.
+                self._lock.wait_for(lambda: self._reference or self._is_stopped, _PATIENCE_S)
         if self._reference is not None:
             scale = self._scale(board, self._reference)
         return {n: _placed(result, board.name, scale) for n, result in results.items()}

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ofa_compile.errors import BoardLostError
-from ofa_compile.tuning.board_pool import BoardPool, JobLostError
+from ofa_compile.tuning.board_pool import BoardPool, JobLostError, TakeBoard
 from ofa_compile.tuning.board_watch import BoardLeftOutError
 from ofa_compile.tuning.gpu_program import (
     BUDGET_MS,
@@ -36,7 +35,7 @@ class GpuBoards:
     Parameters
     ----------
     take_board
-        Waits for a board and holds it; raises `DeviceError` if none can be had.
+        As `BoardPool` takes it.
     num_boards
         How many to hold at once.
     timeout_s
@@ -47,7 +46,7 @@ class GpuBoards:
 
     def __init__(
         self,
-        take_board: Callable[[], TuningBoard],
+        take_board: TakeBoard,
         num_boards: int,
         *,
         timeout_s: float = TIMEOUT_S,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import shutil
 import subprocess
 from collections import defaultdict
@@ -190,14 +192,20 @@ class ProgramReport:
         """Read what it printed; a torn last line, or anything else it prints, is passed over."""
         current, wrong, turns = None, dict[int, str](), defaultdict[int, list[float]](list)
         for line in output.splitlines():
-            match line.split():
-                case ["start", number]:
-                    current = int(number)
-                case ["wrong", number, error, allowed]:
-                    wrong[int(number)] = _difference(float(error), float(allowed))
-                case ["time", number, us]:
-                    turns[int(number)].append(float(us))
+            with contextlib.suppress(ValueError):  # no number where one should be
+                match line.split():
+                    case ["start", number]:
+                        current = int(number)
+                    case ["wrong", number, error, allowed]:
+                        wrong[int(number)] = _difference(float(error), float(allowed))
+                    case ["time", number, us] if 0 < float(us) < math.inf:
+                        turns[int(number)].append(float(us))
         return cls(current, wrong, dict(turns))
+
+    def is_complete(self, numbers: Sequence[int], rounds: int) -> bool:
+        """Whether it says of each of these candidates that it is wrong, or its time per round."""
+        said = set(self.wrong) | {n for n, turns in self.turns.items() if len(turns) == rounds}
+        return said == set(numbers)
 
     def failures(self) -> dict[int, TrialResult]:
         """Return the results of the candidates whose output is wrong."""

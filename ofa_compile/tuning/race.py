@@ -34,6 +34,8 @@ def relative_times(turns: Mapping[int, Sequence[float]]) -> dict[int, tuple[floa
 
 
 def choose_finalists(found: Mapping[int, tuple[float, float]]) -> list[int]:
-    """Return the best candidates and the first one, in order."""
+    """Return the best candidates and the first one, in order; none of none."""
+    if not found:
+        return []
     order = sorted(found, key=lambda number: found[number][0])
     return sorted({min(found), *order[:_FINALISTS]})

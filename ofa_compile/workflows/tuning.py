@@ -9,8 +9,9 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ofa_compile.compiler.onnx_file import onnx_identity
 from ofa_compile.compiler.workload import Workload
@@ -34,9 +35,6 @@ from ofa_compile.tuning.report import gains, speedup
 from ofa_compile.tuning.roofline import Roofline
 from ofa_compile.tuning.tuner import Tuner, TuningBudget
 from ofa_compile.tuning.union import workload_union
-
-if TYPE_CHECKING:
-    from ofa_compile.remote.session import Board
 
 
 def tune_target(options: TuneOptions, progress: ProgressCallback = no_progress) -> dict[str, Any]:
@@ -248,10 +246,7 @@ def _runner_on_boards(target: TargetSpec) -> Runner:
 
     description = describe_target(target)
     num_boards = count_free_boards(description)
-
-    def take() -> Board:
-        return acquire_target_board(description)
-
+    take = partial(acquire_target_board, description)
     if target.is_gpu:
         return GpuRunner(target, GpuBoards(take, num_boards))
     return BoardRunner(target, take, num_boards)

@@ -115,6 +115,19 @@ class Daemon:
         assert line, self.stop()
         self.endpoint = Endpoint("127.0.0.1", int(line.split()[-1]))
 
+    def strike(self, fault: str) -> None:
+        """Let it die, or hang with all that it started."""
+        self.send({"dies": signal.SIGKILL, "hangs": signal.SIGSTOP}[fault])
+
+    def send(self, number: int) -> None:
+        """Send a signal to it and its sessions."""
+        process = self.process.pid
+        path = Path(f"/proc/{process}/task/{process}/children")
+        children = path.read_text().split() if path.exists() else []
+        for receiver in (process, *map(int, children)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(receiver, number)
+
     def stop(self, number: int = signal.SIGTERM) -> tuple[int, str]:
         """End it and return its exit code and its log."""
         if self.process.poll() is None:
@@ -180,6 +193,14 @@ def reset_after(board: Endpoint, num_bytes: int) -> Callable[[socket.socket], No
             end.close()
 
     return behave
+
+
+BAD_OFFERS: dict[str, Callable[[Endpoint], Callable[[socket.socket], None]]] = {
+    "refuses": lambda board: refuse_key,
+    "babbles": lambda board: babble,
+    "resets": lambda board: reset_after(board, 50_000),
+}
+"""What boards do that the tracker offers: given a good one, how they behave."""
 
 
 def _pass_on(source: socket.socket, sink: socket.socket, limit: int = 1 << 40) -> None:

@@ -4,28 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import signal
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from boards import (
-    RPC_MAGIC,
-    Daemon,
-    LocalTracker,
-    babble,
-    fake_board,
-    offered,
-    refuse_key,
-    reset_after,
-)
+from boards import BAD_OFFERS, RPC_MAGIC, Daemon, LocalTracker
 from stub_build import build_program
 from stub_bundle import DEFINES, stub_logits
 
@@ -53,31 +43,6 @@ X = np.random.default_rng(0).standard_normal((1, 3, 8, 8), dtype=np.float32)
 def built(tmp_path_factory: pytest.TempPathFactory) -> BuiltSubnet:
     path = build_program(tmp_path_factory.mktemp("stub"), defines=DEFINES).path
     return BuiltSubnet(path, X, stub_logits(X))
-
-
-@pytest.fixture
-def key(request: pytest.FixtureRequest) -> str:
-    """Return a key of the test's own."""
-    return request.node.name.replace("[", "-").replace("]", "")
-
-
-@pytest.fixture
-def daemons(
-    key: str, tracker: LocalTracker, daemon_program: Path, tmp_path: Path
-) -> Iterator[list[Daemon]]:
-    """Start three boards."""
-    running = [Daemon(daemon_program, key, tracker.endpoint, folder=tmp_path) for _ in range(3)]
-    tracker.wait_for(key, 3)
-    yield running
-    for daemon in running:
-        with contextlib.suppress(ValueError):
-            daemon.stop(signal.SIGKILL)
-
-
-@pytest.fixture
-def target(key: str, tracker: LocalTracker) -> TargetSpec:
-    runner = RunnerSpec(kind="rpc", tracker=str(tracker.endpoint), key=key, wait_s=2)
-    return dataclasses.replace(load_target("host"), name="loopback", runner=runner)
 
 
 def measure(
@@ -140,20 +105,15 @@ def test_run_finishes_without_a_bad_board(
             if board.name == name:
                 struck.set()  # the reference is in place; the next subnet meets the fault
             return subnet.deploy(board)
-        if fault == "dies":
-            victim.process.kill()
-        elif fault == "hangs":
-            for process in (victim.process.pid, *_children(victim.process.pid)):
-                _signal(process, signal.SIGSTOP)
-        else:
+        if fault == "lies":
             return dataclasses.replace(subnet, executable=broken).deploy(board)
+        victim.strike(fault)
         return subnet.deploy(board)
 
     try:
         report = measure(target, tmp_path, built, deploy)
     finally:
-        for process in (victim.process.pid, *_children(victim.process.pid)):
-            _signal(process, signal.SIGCONT)
+        victim.send(signal.SIGCONT)
     assert (report.num_measured, report.num_failed) == (12, 0)
     found = {entry.board: entry for entry in report.boards}
     expected = {"dies": "lost", "hangs": "did not answer", "lies": "computes wrong logits"}
@@ -162,53 +122,24 @@ def test_run_finishes_without_a_bad_board(
     assert all(entry.problem is None for other, entry in found.items() if other != name)
 
 
-@pytest.mark.parametrize("fault", ["refuses", "babbles", "resets"])
+@pytest.mark.parametrize("fault", BAD_OFFERS)
 def test_bad_board_that_the_tracker_offers_is_named(
     daemons: list[Daemon],
     target: TargetSpec,
-    tracker: LocalTracker,
-    daemon_program: Path,
+    bad_board: Callable[[str], str],
     tmp_path: Path,
     built: BuiltSubnet,
     fault: str,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("ofa_compile.remote.session._PAUSE_S", 0.0)
-    key = target.runner.key
-    target = dataclasses.replace(target, runner=dataclasses.replace(target.runner, wait_s=0.5))
-    inner = Daemon(daemon_program, key, folder=tmp_path)
-    behaviours = {
-        "refuses": refuse_key,
-        "babbles": babble,
-        "resets": reset_after(inner.endpoint, 50_000),
-    }
-    try:
-        with (
-            fake_board(behaviours[fault]) as endpoint,
-            offered(tracker.endpoint, key, endpoint),
-        ):
-            tracker.wait_for(key, 4)
-            report = measure(target, tmp_path, built)
-    finally:
-        inner.stop()
+    name = bad_board(fault)
+    report = measure(target, tmp_path, built)
     assert (report.num_measured, report.num_failed) == (12, 0)
-    name = f"{key}@{endpoint}"
     found = {entry.board: entry for entry in report.boards}
     words = "cannot upload subnet" if fault == "resets" else f"cannot connect to board {name}: "
     assert words in str(found[name].problem)
     assert found[name].num_measured == 0
-    good = {f"{key}@{daemon.endpoint}" for daemon in daemons}
+    good = {f"{target.runner.key}@{daemon.endpoint}" for daemon in daemons}
     assert {entry.board for entry in report.boards if entry.problem is None} == good
-
-
-def _signal(process: int, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(process, number)
-
-
-def _children(process: int) -> list[int]:
-    path = Path(f"/proc/{process}/task/{process}/children")
-    return [int(word) for word in path.read_text().split()] if path.exists() else []
 
 
 def test_reset_in_the_middle_of_an_upload(

@@ -22,7 +22,7 @@ from unfortunate_kernels import (
 
 from ofa_compile.errors import BoardLostError, DeviceUnavailableError, MissingDependencyError
 from ofa_compile.hardware.target_spec import load_target
-from ofa_compile.remote.session import ProgramResult
+from ofa_compile.remote.session import Blame, ProgramResult
 from ofa_compile.tuning.board_runner import BoardRunner
 from ofa_compile.tuning.jobs import TrialResult
 from ofa_compile.tuning.local_runner import TimingPlan
@@ -95,7 +95,7 @@ class FolderBoard:
 def runner_on(*boards: FolderBoard, num_boards: int | None = None) -> BoardRunner:
     waiting = list(boards)
 
-    def take() -> FolderBoard:
+    def take(blame: Blame) -> FolderBoard:
         if not waiting:
             msg = "no board is free"
             raise DeviceUnavailableError(msg)
@@ -203,6 +203,32 @@ def test_what_cannot_be_linked_did_not_build(folder: Path, tmp_path: Path) -> No
     runner.close()
     assert result.status == "build"
     assert "undefined" in str(result.error)
+
+
+def test_a_job_whose_only_candidate_is_wrong(folder: Path, tmp_path: Path) -> None:
+    runner = runner_on(FolderBoard(tmp_path / "a"))
+    (result,) = run_kernels(runner, folder, "off_by_a_little")
+    runner.close()
+    assert (result.status, result.board) == ("wrong", "a")
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["", "start 0\ntime 0 10\n", "start x\ntime 0 nan\n" * 4, "time 1 10\n" * 4, "time 0 0\n" * 4],
+)
+def test_a_board_that_talks_nonsense_is_lost(folder: Path, tmp_path: Path, said: str) -> None:
+    liar, good = FolderBoard(tmp_path / "liar"), FolderBoard(tmp_path / "good")
+
+    def lie(command: Sequence[str], *, limit_s: float) -> ProgramResult:
+        return ProgramResult(status=0, is_timed_out=False, output=said)
+
+    liar.run = lie  # type: ignore[method-assign]
+    runner = runner_on(liar, good, num_boards=1)
+    (result,) = run_kernels(runner, folder, "right")
+    runner.close()
+    assert (result.status, result.board) == ("ok", "good")
+    (problem,) = [entry.problem for entry in runner.boards if entry.board == "liar"]
+    assert problem == f"board liar cannot run candidates (0): {said}"
 
 
 def run_together(runner: BoardRunner, folder: Path, count: int) -> list[TrialResult]:
@@ -319,6 +345,29 @@ def test_a_board_that_cannot_run_the_reference_is_left_out(folder: Path, tmp_pat
     assert problem == (
         "left out: it cannot run the reference, which another board can: it ended with -4"
     )
+
+
+def test_what_a_liar_computes_first_is_not_believed(folder: Path, tmp_path: Path) -> None:
+    """Nobody has computed anything right yet: it waits for one who does."""
+    has_lied = threading.Event()
+    good = FolderBoard(tmp_path / "good", lambda board: assert_set(has_lied))
+    liar = FolderBoard(tmp_path / "liar")
+
+    def lie(command: Sequence[str], *, limit_s: float) -> ProgramResult:
+        has_lied.set()
+        return ProgramResult(status=0, is_timed_out=False, output="start 0\nwrong 0 1 2e-05\n")
+
+    liar.run = lie  # type: ignore[method-assign]
+    runner = runner_on(liar, good)
+    results = run_together(runner, folder, 2)
+    runner.close()
+    assert [(result.status, result.board) for result in results] == [("ok", "good")] * 2
+    (problem,) = [entry.problem for entry in runner.boards if entry.board == "liar"]
+    assert "which another board can: differs by 1.0e+00 of the largest value" in str(problem)
+
+
+def assert_set(event: threading.Event) -> None:
+    assert event.wait(30)
 
 
 @pytest.mark.slow

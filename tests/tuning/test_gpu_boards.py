@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ofa_compile.errors import BoardLostError, DeviceUnavailableError
-from ofa_compile.remote.session import ProgramResult
+from ofa_compile.remote.session import Blame, ProgramResult
 from ofa_compile.tuning.gpu_boards import GpuBoards
 from ofa_compile.tuning.gpu_program import CandidateNetwork
 
@@ -69,7 +69,7 @@ def boards_of() -> Callable[..., GpuBoards]:
     def make(*boards: FakeBoard) -> GpuBoards:
         waiting = list(boards)
 
-        def take() -> FakeBoard:
+        def take(blame: Blame) -> FakeBoard:
             if not waiting:
                 message = "no board is free"
                 raise DeviceUnavailableError(message)
