@@ -274,7 +274,7 @@ def main() -> None:
     arguments.add_argument("--only", nargs="+", choices=list(gpu_subnets()))
     arguments.add_argument("--batches", nargs="+", type=int)
     arguments.add_argument("--target", default="cuda", help="name or file, to build for")
-    arguments.add_argument("--precision", default="fp32", choices=["fp32", "fp16"])
+    arguments.add_argument("--precision", default="fp32", choices=["fp32", "tf32", "fp16"])
     arguments.add_argument("--runtimes", nargs="+", help="some of those that are installed")
     arguments.add_argument("--rounds", type=int, default=9)
     arguments.add_argument("--minutes", type=float, default=9.0)

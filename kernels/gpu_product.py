@@ -7,7 +7,7 @@ Algorithm
     Where that gives too few threads to fill a GPU, `slices` threads share the input channels of
     one tile and add up their parts through shared memory.
 Tensor cores
-    Products of halves on NVIDIA's GPUs are those of `gpu_matrix` where the channels allow it.
+    Products of halves or TF32 on NVIDIA's GPUs are those of `gpu_matrix` where the channels allow.
 Squeeze-excite
     A gated product multiplies the map by its gate as it reads it: scaling costs no pass of its own.
 """
@@ -87,14 +87,14 @@ class _Product:
     def pack(self, w: Pointwise, config, machine: GpuMachine, constants):
         """Weights (out_channels, in_channels) transposed; bias as it is."""
         if "matrix_tiles" in config:
-            return pack_matrix(w, constants)
+            return pack_matrix(w, machine, constants)
         weight = constants["weight"].reshape(w.out_channels, w.in_channels)
         return [np.ascontiguousarray(weight.T), constants["bias"]]
 
     def build(self, w: Pointwise, config, machine: GpuMachine):
         """Generate the launch."""
         if "matrix_tiles" in config:
-            return matrix_source(w, config)
+            return matrix_source(w, config, machine)
         depth, wide = gpu.lanes_for(w.in_channels), _column_lanes(w)
         arrays = {"x": gpu.Array(w.rows * w.in_channels, depth)}
         if w.has_residual:

@@ -150,7 +150,7 @@ def compile(
     verify
         Compare the binary with PyTorch (for a file: with ONNX's reference evaluator).
     precision
-        "fp32", "fp16" or "int8".
+        "fp32", "tf32", "fp16" or "int8".
     batch
         Images of one run; of a file it is the file's own.
     calibration

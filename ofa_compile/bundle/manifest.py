@@ -90,7 +90,7 @@ class Manifest:
     files
         Name -> {"sha256", "bytes"} of every other file of the bundle.
     precision
-        "fp32", "fp16", or "int8" for a quantised network.
+        "fp32", "tf32", "fp16", or "int8" for a quantised network.
     quantisation
         Of a quantised network: how many layers are in which precision, what it was calibrated on,
         and how far its logits are from those in float; else None.

@@ -17,8 +17,9 @@ TOLERANCE = 1e-4
 # the order of additions in the layers that stay in float. Where that tips a value that lies between
 # two bytes, the next layers see a difference of one step in one of their inputs: far below this.
 # In fp16 the reference is PyTorch in float32: 10,000 test images differed by 0.011 at most.
-# Wrong code is far above either.
-_TOLERANCES = {"fp32": TOLERANCE, "fp16": 0.03, "int8": 0.02}
+# In tf32 subnets of all spaces differed by 0.0022 at most, with factors rounded in PyTorch.
+# Wrong code is far above all of them.
+_TOLERANCES = {"fp32": TOLERANCE, "tf32": 0.01, "fp16": 0.03, "int8": 0.02}
 _NUM_INPUTS = 8
 # Emulated code runs at about 65 M MACs/s: eight large inputs would take minutes.
 _NUM_INPUTS_EMULATED = 2

@@ -20,7 +20,9 @@ Target = Annotated[
 ]
 Precision = Annotated[
     precision.Precision,
-    typer.Option("--precision", help="fp32, fp16 or int8; `targets show` says which a target has."),
+    typer.Option(
+        "--precision", help="fp32, tf32, fp16 or int8; `targets show` says which a target has."
+    ),
 ]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Where the result goes.")]
 OptionalOutput = Annotated[

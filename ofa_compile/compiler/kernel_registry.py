@@ -81,7 +81,8 @@ class GpuMachine:
     value_type: ValueType = "float32"
     """Type of maps and weights."""
     has_matrix_units: bool = False
-    """Whether a warp multiplies matrices of halves in one instruction (CUDA's tensor cores)."""
+    """Whether a warp multiplies matrices in one instruction (CUDA's tensor cores), of halves or of
+    float32 that is rounded to ten bits."""
 
     @classmethod
     def of(cls, target: TargetSpec) -> GpuMachine:
@@ -91,7 +92,7 @@ class GpuMachine:
         return cls(
             wanted_threads=lanes * _THREADS_PER_LANE,
             value_type=values,
-            has_matrix_units=target.kind == "cuda" and values == "float16",
+            has_matrix_units=target.kind == "cuda" and target.precision in ("fp16", "tf32"),
         )
 
 

@@ -9,7 +9,7 @@ from ofa_compile.errors import TargetSpecError, UserInputError
 from ofa_compile.hardware import host
 from ofa_compile.hardware.target_spec import TargetSpec
 
-Precision = Literal["fp32", "fp16", "int8"]
+Precision = Literal["fp32", "tf32", "fp16", "int8"]
 ValueType = Literal["float32", "float16"]
 ByteProducts = Literal["none", "vnni", "pmadd", "sdot", "smull"]
 
@@ -17,6 +17,8 @@ ByteProducts = Literal["none", "vnni", "pmadd", "sdot", "smull"]
 _HALF_ARITHMETIC, _HALF_FLAG = "+fullfp16", "asimdhp"
 # /proc/cpuinfo's flag for dot products of bytes, and LLVM's feature; the widest first.
 _VNNI = {"avx512_vnni": "+avx512vnni", "avx_vnni": "+avxvnni"}
+# Tensor cores that multiply float32 rounded to ten bits came with Ampere.
+_TF32_FROM = 80
 # What products of int16 take on x86: AVX2.
 _PMADD_BITS = 256
 
@@ -92,6 +94,8 @@ def target_in(target: TargetSpec, precision: str) -> TargetSpec:
         return target
     if precision == "fp16":
         return _in_fp16(target)
+    if precision == "tf32":
+        return _in_tf32(target)
     if target.arch == "x86_64" and target.tvm_target.get("kind") == "llvm":
         target = _with_vnni(target)
     if byte_products(target) == "none":
@@ -122,6 +126,19 @@ def _in_fp16(target: TargetSpec) -> TargetSpec:
         why = "there are fp16 kernels for aarch64 and GPUs only"
     msg = f"{target.name} cannot compute in fp16: {why}"
     raise TargetSpecError(msg, hint="compile with --precision fp32")
+
+
+def _in_tf32(target: TargetSpec) -> TargetSpec:
+    known = target.toolchain.gpu_architectures
+    found = tuple(name for name in known if int(name.removeprefix("sm_")) >= _TF32_FROM)
+    if not found:
+        why = f"of its architectures ({', '.join(known) or 'none'}) none is sm_80 or later"
+        if target.kind != "cuda":
+            why = "only NVIDIA's GPUs can, from Ampere on"
+        msg = f"{target.name} cannot compute in tf32: {why}"
+        raise TargetSpecError(msg, hint="compile with --precision fp32")
+    toolchain = dataclasses.replace(target.toolchain, gpu_architectures=found)
+    return _changed(dataclasses.replace(target, toolchain=toolchain), "tf32")
 
 
 def _with_vnni(target: TargetSpec) -> TargetSpec:

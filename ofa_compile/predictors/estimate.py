@@ -56,7 +56,7 @@ class LatencyEstimator:
         self._lanes = target.core.vector_bits // (16 if target.precision == "fp16" else 32)
         is_dot = target.precision == "int8" and byte_products(target) in ("vnni", "sdot")
         self._products_per_lane = 4 if is_dot else 1
-        self._value_bytes = {"fp32": 4, "fp16": 2, "int8": 1}[target.precision]
+        self._value_bytes = {"fp32": 4, "tf32": 4, "fp16": 2, "int8": 1}[target.precision]
         self._tables: dict[str, SlotTables] = {}
 
     def estimate(self, architectures: Sequence[Architecture]) -> NDArray[np.float64]:

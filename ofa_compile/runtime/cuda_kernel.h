@@ -2,7 +2,8 @@
 #ifndef OFA_CUDA_KERNEL_H
 #define OFA_CUDA_KERNEL_H
 
-#define OFA_WORD static __device__ __forceinline__
+#define OFA_INLINE __device__ __forceinline__
+#define OFA_WORD static OFA_INLINE
 
 typedef unsigned int uint;
 

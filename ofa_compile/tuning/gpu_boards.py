@@ -97,7 +97,7 @@ class _NetworkProgram:
     ) -> None:
         self._network, self._timeout_s = network, timeout_s
         expected = network.expected()
-        self._dtype = expected.dtype.name
+        self._arithmetic = network.arithmetic
         little_endian = expected.astype(expected.dtype.newbyteorder("<"))
         program, data = prefix + _PROGRAM, prefix + _EXPECTED
         self._files = {program: network.path.read_bytes(), data: little_endian.tobytes()}
@@ -126,7 +126,7 @@ class _NetworkProgram:
         if done.status != 0:
             return TrialResult("crash", f"the program ended with {done.status}: {said}")
         errors, num_outputs = _errors(done.output), len(self._network.outputs)
-        wrong = {number: difference(error, self._dtype) for number, error in errors.items()}
+        wrong = {number: difference(error, self._arithmetic) for number, error in errors.items()}
         if set(wrong) != set(range(num_outputs)):
             msg = f"board {board.name} said of {len(wrong)} candidates what they compute, of "
             msg += f"{num_outputs}: {done.output[:200]}"

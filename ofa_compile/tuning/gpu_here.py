@@ -43,6 +43,7 @@ class GpuHere:
             "rounds": ROUNDS,
             "budget_ms": BUDGET_MS,
             "data": str(network.data),
+            "is_tf32": network.is_tf32,
             "outputs": network.outputs,
             "num_launches": network.num_launches,
         }

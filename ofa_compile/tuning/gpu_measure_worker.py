@@ -30,6 +30,7 @@ def _run(request: dict[str, Any], reply: Reply) -> None:
         tuple(request["outputs"]),
         tuple(request["num_launches"]),
         Path(request["data"]),
+        request["is_tf32"],
     )
     with NativeLibrary(network.path, PREFIX) as library:
         x = np.zeros(library.input_shape, np.float32)
@@ -37,7 +38,7 @@ def _run(request: dict[str, Any], reply: Reply) -> None:
         right = []
         for number, start in enumerate(network.outputs):
             result = values[start : start + expected.nbytes].view(expected.dtype)
-            error = difference(output_error(result, expected), expected.dtype.name)
+            error = difference(output_error(result, expected), network.arithmetic)
             if error is None:
                 right.append(number)
             else:

@@ -58,12 +58,20 @@ class CandidateNetwork:
         For every candidate, how many of the network's steps are its own.
     data
         NumPy archive that has the output of all candidates as `expected`.
+    is_tf32
+        Candidates may round what they multiply.
     """
 
     path: Path
     outputs: tuple[int, ...]
     num_launches: tuple[int, ...]
     data: Path
+    is_tf32: bool = False
+
+    @property
+    def arithmetic(self) -> str:
+        """The name by which `output_error.TOLERANCES` knows how exact the candidates are."""
+        return "tf32" if self.is_tf32 else self.expected().dtype.name
 
     def expected(self) -> NDArray[Any]:
         """Return the right output of every candidate, of the type that they compute in."""
@@ -105,6 +113,7 @@ class CandidateNetworkLinker:
         self._as_program = as_program
         self._toolkit = backend_of(target).toolkit()
         self._needs_halves = value_type(target) == "float16"
+        self._is_tf32 = target.precision == "tf32"
         runtime = runtime_of(target.kind, target.platform)
         self._linker = Linker(find_linker(target), Cache(), runtime)
 
@@ -154,6 +163,7 @@ class CandidateNetworkLinker:
             tuple(offsets[ref.index] for ref in outputs),
             tuple(len(candidate.launches) for candidate in candidates),
             candidates[0].data,
+            self._is_tf32,
         )
 
 

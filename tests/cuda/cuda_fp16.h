@@ -35,9 +35,11 @@ static inline __half2 __h2div(__half2 a, __half2 b) { return {a.x / b.x, a.y / b
 static inline __half2 __hmin2(__half2 a, __half2 b) { return {__hmin(a.x, b.x), __hmin(a.y, b.y)}; }
 static inline __half2 __hmax2(__half2 a, __half2 b) { return {__hmax(a.x, b.x), __hmax(a.y, b.y)}; }
 
-/* mma.m16n8k16: every thread puts its fragments down, all wait, and each adds up its own four sums
- * in float32 (a GPU's order of additions is its own business). */
-static inline void ofa_multiply(float (&d)[4], const unsigned (&a)[4], uint2 b) {
+/* mma.m16n8k16 and m16n8k8: every thread puts its words down, all wait, and each adds up its own four
+ * sums in float32 (a GPU's order of additions is its own business). */
+template <class Product>
+static inline void ofa_multiply_words(float (&d)[4], const unsigned (&a)[4], uint2 b,
+                                      Product product) {
     static unsigned left[8][32][4], right[8][32][2];
     unsigned warp = threadIdx.y, lane = threadIdx.x;
     memcpy(left[warp][lane], a, sizeof a);
@@ -46,14 +48,29 @@ static inline void ofa_multiply(float (&d)[4], const unsigned (&a)[4], uint2 b) 
     __syncthreads();
     for (int i = 0; i < 4; ++i) {
         unsigned row = lane / 4 + i / 2 * 8, column = 2 * (lane % 4) + i % 2;
-        for (unsigned k = 0; k < 16; ++k) {
-            unsigned holder = row % 8 * 4 + k % 8 / 2, part = k / 8 * 2 + row / 8;
-            __half2 x = with_bits<__half2>(left[warp][holder][part]);
-            __half2 w = with_bits<__half2>(right[warp][column * 4 + k % 8 / 2][k / 8]);
-            d[i] += k % 2 ? float(x.y) * float(w.y) : float(x.x) * float(w.x);
-        }
+        for (unsigned word = 0; word < 8; ++word)
+            d[i] += product(left[warp][row % 8 * 4 + word % 4][word / 4 * 2 + row / 8],
+                            right[warp][column * 4 + word % 4][word / 4]);
     }
     __syncthreads();
+}
+
+static inline void ofa_multiply_halves(float (&d)[4], const unsigned (&a)[4], uint2 b) {
+    ofa_multiply_words(d, a, b, [](unsigned left, unsigned right) {
+        __half2 x = with_bits<__half2>(left), w = with_bits<__half2>(right);
+        return float(x.x) * float(w.x) + float(x.y) * float(w.y);
+    });
+}
+
+/* The last 13 bits of a float32 are not there for a GPU. */
+static inline void ofa_multiply_tf32(float (&d)[4], const unsigned (&a)[4], uint2 b) {
+    ofa_multiply_words(d, a, b, [](unsigned left, unsigned right) {
+        return with_bits<float>(left & ~0x1fffu) * with_bits<float>(right & ~0x1fffu);
+    });
+}
+
+static inline unsigned ofa_tf32(float value) {
+    return (with_bits<unsigned>(value) + 0x1000u) & ~0x1fffu;
 }
 
 #endif

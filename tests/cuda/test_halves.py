@@ -1,4 +1,4 @@
-"""float16 in CUDA kernels: their text on the CPU against numpy, and as machine code by nvcc.
+"""float16 and TF32 in CUDA kernels: text on the CPU against numpy, and as machine code by nvcc.
 
 None of this ran on a GPU. The stand-in for products of matrices follows PTX's layout of fragments
 and adds in float32; only a GPU can tell whether its instruction does the same.
@@ -7,6 +7,7 @@ and adds in float32; only a GPU can tell whether its instruction does the same.
 from __future__ import annotations
 
 import dataclasses
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -23,17 +24,21 @@ from ofa_compile.compiler.cuda.backend import CudaBackend
 from ofa_compile.compiler.cuda.nvcc import compile_cuda, find_nvcc
 from ofa_compile.compiler.gpu.kernels import generate_kernel
 from ofa_compile.compiler.kernel_registry import GpuMachine, find_kernel
+from ofa_compile.compiler.link import runtime_folder
 from ofa_compile.compiler.workload import GatedPointwise, Pointwise, Workload
 from ofa_compile.errors import MissingDependencyError
 from ofa_compile.hardware.precision import target_in
 from ofa_compile.hardware.target_spec import TargetSpec, load_target
+from ofa_compile.kernels.gpu_matrix import pack_matrix
 
 HALVES = dataclasses.replace(MACHINE, value_type="float16")
 MATRICES = dataclasses.replace(HALVES, has_matrix_units=True)
+TF32 = dataclasses.replace(MACHINE, has_matrix_units=True)
 PRODUCTS: list[Workload] = [
     Pointwise(49, 16, 24, "hswish"),
     Pointwise(70, 40, 72, "relu6", True),  # half a step, and rows and tiles beyond whole ones
     Pointwise(1, 8, 8, "hsigmoid"),
+    Pointwise(20, 12, 16, "relu"),  # TF32 alone takes it, and half a step
     GatedPointwise(50, 24, 16, "relu", True, batch=2),
 ]
 
@@ -55,18 +60,19 @@ def test_kernels_agree_with_numpy(
 
 
 @pytest.mark.usefixtures("software")
+@pytest.mark.parametrize("machine", [MATRICES, TF32], ids=["halves", "tf32"])
 def test_products_of_matrices_agree_with_numpy(
-    cuda: TargetSpec, tmp_path: Path, cache: Cache, rng: np.random.Generator
+    machine: GpuMachine, cuda: TargetSpec, tmp_path: Path, cache: Cache, rng: np.random.Generator
 ) -> None:
     items = []
     for work in PRODUCTS:
         kernel = find_kernel(work, "gpu")
         assert kernel is not None
-        chosen = [c for c in kernel.configs(work, MATRICES) if "matrix_tiles" in c]
-        assert chosen == kernel.configs(work, MATRICES)[: len(chosen)]
+        chosen = [c for c in kernel.configs(work, machine) if "matrix_tiles" in c]
+        assert chosen == kernel.configs(work, machine)[: len(chosen)]
         items += [(work, dict(config)) for config in chosen]
     assert len(items) > 6
-    check(items, cuda, tmp_path, cache, rng, MATRICES)
+    check(items, cuda, tmp_path, cache, rng, machine)
 
 
 @pytest.mark.slow
@@ -85,23 +91,56 @@ def test_a_network_is_right(
     assert 1e-6 < error <= tolerance_of("fp16")
 
 
+def test_weights_are_rounded_to_the_nearest_tf32() -> None:
+    step = 2.0**-10
+    exact = [1.0, 1 + step, -4 * (1 + 5 * step), 2.0**-20]
+    near = [1 + step / 2, 1 + step / 2.01, -1 - step / 2, 1 + 1.5 * step]
+    weight = np.array([*exact, *near] * 8, np.float32).reshape(8, 8)
+    packed, _ = pack_matrix(Pointwise(1, 8, 8), TF32, {"weight": weight, "bias": weight[0]})
+    found = packed.reshape(8, 4, 2).transpose(0, 2, 1).reshape(8, 8)  # of one tile and step
+    assert found[0].tolist() == [*exact, 1 + step, 1.0, -1 - step, 1 + 2 * step]
+    assert (found == found[0]).all()
+
+
 def test_what_tensor_cores_cannot_take_is_for_other_kernels() -> None:
     for work in (Pointwise(49, 12, 24), Pointwise(49, 16, 10)):
         assert "ofa_product" not in source_of(work, MATRICES)
-    assert "ofa_product" not in source_of(Pointwise(49, 16, 24), HALVES)
+    for work in (Pointwise(49, 6, 24), Pointwise(49, 16, 12)):
+        assert "ofa_product" not in source_of(work, TF32)
+    for machine in (HALVES, MACHINE):
+        assert "ofa_product" not in source_of(Pointwise(49, 16, 24), machine)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("machine", [HALVES, MATRICES], ids=["pairs", "matrices"])
-def test_nvcc_takes_them_for_every_architecture(
-    machine: GpuMachine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def _real_nvcc(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_HOME", raising=False)
     try:
         find_nvcc()
     except MissingDependencyError as err:
         pytest.skip(f"{err}; {err.hint}")
-    architectures = load_target("cuda").toolchain.gpu_architectures
+
+
+@pytest.mark.usefixtures("_real_nvcc")
+def test_tf32_is_rounded_and_multiplied_in_one_instruction_each(tmp_path: Path) -> None:
+    (tmp_path / "kernel.cu").write_text(source_of(PRODUCTS[3], TF32), encoding="utf-8")
+    command = [find_nvcc().path, "-ptx", "-arch=sm_80", "-std=c++17", f"-I{runtime_folder()}"]
+    subprocess.run([*command, "-o", "ptx", "kernel.cu"], check=True, cwd=tmp_path)
+    ptx = (tmp_path / "ptx").read_text()
+    assert "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32" in ptx
+    assert "cvt.rna.tf32.f32" in ptx
+    assert "fma.rn.f32" not in ptx  # no activation, and all else by the tensor cores
+    assert ".local" not in ptx
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_real_nvcc")
+@pytest.mark.parametrize(
+    ("machine", "precision"),
+    [(HALVES, "fp16"), (MATRICES, "fp16"), (TF32, "tf32")],
+    ids=["pairs", "matrices", "tf32"],
+)
+def test_nvcc_takes_them_for_every_architecture(machine: GpuMachine, precision: str) -> None:
+    architectures = target_in(load_target("cuda"), precision).toolchain.gpu_architectures
     for work in (PRODUCTS[1], PRODUCTS[3]):
         data = compile_cuda(source_of(work, machine), work.kind, architectures)
         assert data[:4] == bytes.fromhex("50ed55ba")

@@ -29,7 +29,8 @@ def test_a_batch_agrees_with_pytorch(
     check_subnets("ofa_mbv3_cifar", 1, cuda, tmp_path, cache, rng, batch=8)
 
 
-def test_halves_on_tensor_cores_agree_with_pytorch(
-    tmp_path: Path, cuda: TargetSpec, cache: Cache, rng: np.random.Generator
+@pytest.mark.parametrize("precision", ["fp16", "tf32"])
+def test_tensor_cores_agree_with_pytorch(
+    precision: str, tmp_path: Path, cuda: TargetSpec, cache: Cache, rng: np.random.Generator
 ) -> None:
-    check_subnets("ofa_mbv3_cifar", 1, target_in(cuda, "fp16"), tmp_path, cache, rng)
+    check_subnets("ofa_mbv3_cifar", 1, target_in(cuda, precision), tmp_path, cache, rng)

@@ -30,6 +30,8 @@ TOLERANCE = 1e-5
 MACHINE = GpuMachine(wanted_threads=64)  # so that small cases take large tiles, too
 # Sums of halves.
 HALF_TOLERANCE = 0.01
+# Products of factors rounded to ten bits.
+TF32_TOLERANCE = 1e-3
 
 
 def check(
@@ -58,7 +60,8 @@ def check(
         cases.append((case, config))
     offsets, values = run_apart(plan, target, folder, cache, machine)
     values = values.view(dtype)
-    tolerance = TOLERANCE if dtype == np.float32 else HALF_TOLERANCE
+    exact = TF32_TOLERANCE if machine.has_matrix_units else TOLERANCE
+    tolerance = exact if dtype == np.float32 else HALF_TOLERANCE
     for (case, config), offset in zip(cases, offsets, strict=True):
         size = case.expected.size
         start = offset // dtype.itemsize

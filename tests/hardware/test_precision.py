@@ -16,7 +16,9 @@ def test_fp32_changes_nothing() -> None:
 
 
 def test_an_unknown_precision_is_refused() -> None:
-    with pytest.raises(UserInputError, match="precision 'int4'; it is one of fp32, fp16, int8"):
+    with pytest.raises(
+        UserInputError, match="precision 'int4'; it is one of fp32, tf32, fp16, int8"
+    ):
         target_in(load_target("x86-64"), "int4")
 
 
@@ -103,4 +105,18 @@ def test_fp16_is_for_aarch64_and_gpus_only(name: str) -> None:
 def test_precisions_of_targets() -> None:
     assert precisions_of(load_target("neoverse-v1")) == ("fp32", "fp16", "int8")
     assert precisions_of(load_target("cortex-a53")) == ("fp32", "int8")
-    assert precisions_of(load_target("cuda")) == ("fp32", "fp16")
+    assert precisions_of(load_target("cuda")) == ("fp32", "tf32", "fp16")
+
+
+def test_tf32_is_for_ampere_and_later() -> None:
+    cuda = load_target("cuda")
+    changed = target_in(cuda, "tf32")
+    assert (changed.name, changed.precision) == ("cuda-tf32", "tf32")
+    assert changed.toolchain.gpu_architectures == ("sm_80", "sm_86", "sm_89", "sm_90")
+    assert changed.fingerprint != cuda.fingerprint
+    toolchain = dataclasses.replace(cuda.toolchain, gpu_architectures=("sm_75",))
+    with pytest.raises(TargetSpecError, match=r"cannot compute in tf32: .*\(sm_75\) none is sm_80"):
+        target_in(dataclasses.replace(cuda, toolchain=toolchain), "tf32")
+    for name in ("vulkan", "host"):
+        with pytest.raises(TargetSpecError, match="only NVIDIA's GPUs can, from Ampere on"):
+            target_in(load_target(name), "tf32")
