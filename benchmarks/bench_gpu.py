@@ -34,6 +34,8 @@ from gpu_prebuilt import gpu_subnets, networks, prebuild, quick_subnets, unpack
 from gpu_runtimes import TURN, available, load
 
 from ofa_compile.bundle.verify import tolerance_of
+from ofa_compile.errors import DeviceUnavailableError
+from ofa_compile.hardware.cuda_devices import check_cuda, pci_bus_id
 from ofa_compile.hardware.nvml import EnergyMeter
 
 BATCHES = (1, 64)
@@ -122,9 +124,17 @@ def summary(times: Mapping[str, list[float]], facts: Mapping[str, Any]) -> dict[
     }
 
 
+def energy_meter() -> EnergyMeter:
+    """Return the meter of the GPU that ours runs on; NVML counts them otherwise than CUDA does."""
+    try:
+        return EnergyMeter(pci_bus_id(check_cuda()[0]))
+    except DeviceUnavailableError:
+        return EnergyMeter()
+
+
 def energy(runtime: Any) -> dict[str, float]:
     """Return the energy of one run, if the GPU tells."""
-    meter = EnergyMeter()
+    meter = energy_meter()
     before = meter.joules()
     if before is None:
         return {}

@@ -1,8 +1,9 @@
 """Networks on a GPU: ours, PyTorch's in several ways, ONNX Runtime's, TVM's and ncnn's.
 
-Every runtime tells two times. `device_ms` is without copies of input and output: ours by the
-device's clock, the others' as the mean of many runs queued one behind the other, which favours
-them. `end_to_end_ms` is by the host's clock, from an input in host memory to logits there.
+Every runtime tells two times. `device_ms` is without copies of input and output: ours from the
+first kernel to the last by the device's clock, the others' as the mean of many runs queued one
+behind the other. `end_to_end_ms` is by the host's clock, from an input in host memory to logits
+there.
 """
 
 from __future__ import annotations

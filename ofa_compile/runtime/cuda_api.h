@@ -48,6 +48,7 @@ enum {
 enum {
     CU_STREAM_NON_BLOCKING = 1,
     CU_EVENT_DEFAULT = 0,
+    CU_EVENT_RECORD_EXTERNAL = 1,
     CU_STREAM_CAPTURE_MODE_THREAD_LOCAL = 1,
     CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR = 75,
     CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR = 76
@@ -92,7 +93,7 @@ enum {
        CUstream, void **, void **))                                                              \
     F(EventCreate, "cuEventCreate", (CUevent *, unsigned))                                       \
     F(EventDestroy, "cuEventDestroy_v2", (CUevent))                                              \
-    F(EventRecord, "cuEventRecord", (CUevent, CUstream))                                         \
+    F(EventRecordWithFlags, "cuEventRecordWithFlags", (CUevent, CUstream, unsigned))             \
     F(EventElapsedTime, "cuEventElapsedTime", (float *, CUevent, CUevent))
 
 #define OFA_DECLARE(name, symbol, parameters) CUresult(*name) parameters;

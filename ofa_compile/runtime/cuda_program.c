@@ -9,14 +9,18 @@
 #include "ofa_call.h"
 #include "ofa_network.h"
 
+/* The graphs: a run with copies of input and output; the same with an event around every step; and
+ * the steps alone between two events. All but the first are captured when first wanted. */
+enum { RUN, TIMED_STEPS, TIMED_RUN, NUM_GRAPHS };
+
 struct gpu_program {
     cuda_device device;
     CUdeviceptr weights, arena;
     unsigned char *host; /* pinned: the input, then the output */
     CUmodule *modules;   /* by kernel */
     CUfunction *functions;
-    CUgraph graph, steps_graph; /* the latter without copies; captured when first wanted */
-    CUgraphExec run, steps_run;
+    CUgraph graphs[NUM_GRAPHS];
+    CUgraphExec runs[NUM_GRAPHS];
     CUevent *events; /* around every step; created when first wanted */
 };
 
@@ -33,7 +37,9 @@ static int create_memory(gpu_program *p) {
     if (code == 0) code = CALL(p, MemHostAlloc, &pinned, host, 0);
     p->host = pinned;
     if (code == 0) code = CALL(p, MemcpyHtoD, p->weights, n->weights, n->weights_bytes);
-    return code;
+    /* From memory that is not pinned that returns before the device has all, and our own stream does
+     * not wait for the default one. */
+    return code != 0 ? code : CALL(p, StreamSynchronize, NULL);
 }
 
 /* Kernels */
@@ -72,13 +78,17 @@ static int launch(gpu_program *p, const gpu_step *step) {
                 p->device.stream, pointers, NULL);
 }
 
-/* Launch all steps; with `events`, record one before the first and one behind each. */
-static int launch_steps(gpu_program *p, const CUevent *events) {
-    int code = events != NULL ? CALL(p, EventRecord, events[0], p->device.stream) : 0;
+/* Make an event a node of the graph that is captured; without the flag it would leave no trace. */
+static int record(gpu_program *p, int32_t event) {
+    return CALL(p, EventRecordWithFlags, p->events[event], p->device.stream,
+                CU_EVENT_RECORD_EXTERNAL);
+}
+
+static int launch_steps(gpu_program *p, bool with_events) {
+    int code = 0;
     for (int32_t i = 0; code == 0 && i < OFA_NETWORK.num_steps; ++i) {
         code = launch(p, &OFA_GPU_NETWORK.steps[i]);
-        if (code == 0 && events != NULL)
-            code = CALL(p, EventRecord, events[i + 1], p->device.stream);
+        if (code == 0 && with_events) code = record(p, i + 1);
     }
     return code;
 }
@@ -97,22 +107,35 @@ static int download_output(gpu_program *p) {
 static int try_kernels(gpu_program *p) {
     CUstream stream = p->device.stream;
     int code = CALL(p, MemsetAsync, p->arena, 0, OFA_NETWORK.arena_bytes, stream);
-    if (code == 0) code = explain_refusal(p, launch_steps(p, NULL));
+    if (code == 0) code = explain_refusal(p, launch_steps(p, false));
     return code != 0 ? code : CALL(p, StreamSynchronize, stream);
 }
 
-/* Capture a run: all steps, and with copies the input up before and the output down behind. */
-static int capture(gpu_program *p, bool with_copies, CUgraph *graph, CUgraphExec *run) {
+static int put_into_graph(gpu_program *p, int kind) {
+    int code = kind != TIMED_RUN ? upload_input(p) : 0;
+    if (code == 0 && kind != RUN) code = record(p, 0);
+    if (code == 0) code = launch_steps(p, kind == TIMED_STEPS);
+    if (code == 0 && kind == TIMED_RUN) code = record(p, 1);
+    return code != 0 || kind == TIMED_RUN ? code : download_output(p);
+}
+
+/* Capture a graph that is not there yet. */
+static int capture(gpu_program *p, int kind) {
     CUstream stream = p->device.stream;
-    int code = CALL(p, StreamBeginCapture, stream, CU_STREAM_CAPTURE_MODE_THREAD_LOCAL);
-    if (code != 0) return code;
-    if (with_copies) code = upload_input(p);
-    if (code == 0) code = launch_steps(p, NULL);
-    if (code == 0 && with_copies) code = download_output(p);
-    /* Even a capture that failed has to end. */
-    int end = CALL(p, StreamEndCapture, stream, graph);
-    if (code == 0) code = end;
-    return code != 0 ? code : CALL(p, GraphInstantiate, run, *graph, 0);
+    if (p->runs[kind] != NULL) return 0;
+    if (p->graphs[kind] == NULL) {
+        int code = CALL(p, StreamBeginCapture, stream, CU_STREAM_CAPTURE_MODE_THREAD_LOCAL);
+        if (code != 0) return code;
+        code = put_into_graph(p, kind);
+        /* Even a capture that failed has to end. */
+        CUgraph graph = NULL;
+        CUresult end = p->device.cu.StreamEndCapture(stream, &graph);
+        if (code != 0 && graph != NULL) p->device.cu.GraphDestroy(graph);
+        if (code == 0) code = cuda_check(&p->device, end, "StreamEndCapture");
+        if (code != 0) return code;
+        p->graphs[kind] = graph;
+    }
+    return CALL(p, GraphInstantiate, &p->runs[kind], p->graphs[kind], 0);
 }
 
 static int create(gpu_program *p) {
@@ -123,16 +146,16 @@ static int create(gpu_program *p) {
     int code = create_memory(p);
     for (uint32_t i = 0; code == 0 && i < count; ++i) code = load_kernel(p, i);
     if (code == 0) code = try_kernels(p);
-    return code != 0 ? code : capture(p, true, &p->graph, &p->run);
+    return code != 0 ? code : capture(p, RUN);
 }
 
 /* Give back all that exists. Of a lost device every call fails, and changes nothing. */
 static void destroy(gpu_program *p) {
     const cuda_functions *cu = &p->device.cu;
-    if (p->run != NULL) cu->GraphExecDestroy(p->run);
-    if (p->graph != NULL) cu->GraphDestroy(p->graph);
-    if (p->steps_run != NULL) cu->GraphExecDestroy(p->steps_run);
-    if (p->steps_graph != NULL) cu->GraphDestroy(p->steps_graph);
+    for (int kind = 0; kind < NUM_GRAPHS; ++kind) {
+        if (p->runs[kind] != NULL) cu->GraphExecDestroy(p->runs[kind]);
+        if (p->graphs[kind] != NULL) cu->GraphDestroy(p->graphs[kind]);
+    }
     for (int32_t i = 0; p->events != NULL && i <= OFA_NETWORK.num_steps; ++i)
         if (p->events[i] != NULL) cu->EventDestroy(p->events[i]);
     for (uint32_t i = 0; p->modules != NULL && i < OFA_GPU_NETWORK.num_kernels; ++i)
@@ -185,14 +208,17 @@ static int create_events(gpu_program *p) {
     return code;
 }
 
-/* One launch at a time instead of the graph, with the device's clock read behind each. */
-static int run_timed(gpu_program *p, double *milliseconds) {
-    int code = create_events(p);
-    if (code == 0) code = upload_input(p);
-    if (code == 0) code = launch_steps(p, p->events);
-    if (code == 0) code = download_output(p);
-    if (code == 0) code = CALL(p, StreamSynchronize, p->device.stream);
-    for (int32_t i = 0; code == 0 && i < OFA_NETWORK.num_steps; ++i) {
+static int run_graph(gpu_program *p, int kind) {
+    int code = kind != RUN ? create_events(p) : 0;
+    if (code == 0) code = capture(p, kind);
+    if (code == 0) code = CALL(p, GraphLaunch, p->runs[kind], p->device.stream);
+    return code != 0 ? code : CALL(p, StreamSynchronize, p->device.stream);
+}
+
+/* Read the device's clock: the time between each of `count` events and the next. */
+static int read_times(gpu_program *p, int32_t count, double *milliseconds) {
+    int code = 0;
+    for (int32_t i = 0; code == 0 && i < count; ++i) {
         float elapsed = 0;
         code = CALL(p, EventElapsedTime, &elapsed, p->events[i], p->events[i + 1]);
         milliseconds[i] = (double)elapsed;
@@ -200,32 +226,17 @@ static int run_timed(gpu_program *p, double *milliseconds) {
     return code;
 }
 
-static int time_graph(gpu_program *p, double *milliseconds) {
-    float elapsed = 0;
-    int code = create_events(p);
-    if (code == 0 && p->steps_run == NULL)
-        code = capture(p, false, &p->steps_graph, &p->steps_run);
-    if (code == 0) code = CALL(p, EventRecord, p->events[0], p->device.stream);
-    if (code == 0) code = CALL(p, GraphLaunch, p->steps_run, p->device.stream);
-    if (code == 0) code = CALL(p, EventRecord, p->events[1], p->device.stream);
-    if (code == 0) code = CALL(p, StreamSynchronize, p->device.stream);
-    if (code == 0) code = CALL(p, EventElapsedTime, &elapsed, p->events[0], p->events[1]);
-    *milliseconds = (double)elapsed;
-    return code;
-}
-
-static int run_graph(gpu_program *p) {
-    int code = CALL(p, GraphLaunch, p->run, p->device.stream);
-    return code != 0 ? code : CALL(p, StreamSynchronize, p->device.stream);
-}
-
 int gpu_program_run(gpu_program *p, const float *input, float *output,
                     double *step_milliseconds) {
     int code = cuda_enter(&p->device);
     if (code != 0) return code;
     memcpy(p->host, input, ofa_input_bytes(&OFA_NETWORK));
-    code = step_milliseconds != NULL ? run_timed(p, step_milliseconds) : run_graph(p);
-    if (code == 0) memcpy(output, p->host + gpu_round_up(ofa_input_bytes(&OFA_NETWORK)), ofa_output_bytes(&OFA_NETWORK));
+    code = run_graph(p, step_milliseconds != NULL ? TIMED_STEPS : RUN);
+    if (code == 0 && step_milliseconds != NULL)
+        code = read_times(p, OFA_NETWORK.num_steps, step_milliseconds);
+    if (code == 0)
+        memcpy(output, p->host + gpu_round_up(ofa_input_bytes(&OFA_NETWORK)),
+               ofa_output_bytes(&OFA_NETWORK));
     cuda_leave(&p->device);
     return code;
 }
@@ -233,7 +244,8 @@ int gpu_program_run(gpu_program *p, const float *input, float *output,
 int gpu_program_time(gpu_program *p, double *milliseconds) {
     int code = cuda_enter(&p->device);
     if (code != 0) return code;
-    code = time_graph(p, milliseconds);
+    code = run_graph(p, TIMED_RUN);
+    if (code == 0) code = read_times(p, 1, milliseconds);
     cuda_leave(&p->device);
     return code;
 }

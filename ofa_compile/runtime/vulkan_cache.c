@@ -10,20 +10,20 @@
 
 #define MAX_BYTES ((long)256 << 20)
 
-/* FNV-1a over what tells networks and drivers apart. */
-static uint64_t mix(uint64_t hash, const void *data, size_t bytes) {
+uint64_t vulkan_hash(uint64_t hash, const void *data, size_t bytes) {
     const unsigned char *values = data;
     for (size_t i = 0; i < bytes; ++i) hash = (hash ^ values[i]) * UINT64_C(0x100000001b3);
     return hash;
 }
 
+/* What tells networks and drivers apart. */
 static uint64_t identity(const vulkan_device *d, const char *network) {
     const VkPhysicalDeviceProperties *p = &d->properties;
-    uint64_t hash = mix(UINT64_C(0xcbf29ce484222325), network, strlen(network));
-    hash = mix(hash, &p->vendorID, sizeof p->vendorID);
-    hash = mix(hash, &p->deviceID, sizeof p->deviceID);
-    hash = mix(hash, &p->driverVersion, sizeof p->driverVersion);
-    return mix(hash, p->pipelineCacheUUID, sizeof p->pipelineCacheUUID);
+    uint64_t hash = vulkan_hash(VULKAN_HASH, network, strlen(network));
+    hash = vulkan_hash(hash, &p->vendorID, sizeof p->vendorID);
+    hash = vulkan_hash(hash, &p->deviceID, sizeof p->deviceID);
+    hash = vulkan_hash(hash, &p->driverVersion, sizeof p->driverVersion);
+    return vulkan_hash(hash, p->pipelineCacheUUID, sizeof p->pipelineCacheUUID);
 }
 
 static bool file_name(const vulkan_device *d, const char *network, char *path, size_t size) {
@@ -45,7 +45,7 @@ static void *read_file(const char *path, size_t *bytes) {
         fread(&sum, sizeof sum, 1, file) == 1)
         data = malloc((size_t)size);
     bool is_good = data != NULL && fread(data, (size_t)size, 1, file) == 1 &&
-                   mix(0, data, (size_t)size) == sum;
+                   vulkan_hash(0, data, (size_t)size) == sum;
     fclose(file);
     if (is_good) {
         *bytes = (size_t)size;
@@ -76,7 +76,7 @@ static void write_file(const char *path, const void *data, size_t bytes) {
     snprintf(temporary, sizeof temporary, "%s.%ld", path, (long)getpid());
     FILE *file = fopen(temporary, "wb");
     if (file == NULL) return;
-    uint64_t sum = mix(0, data, bytes);
+    uint64_t sum = vulkan_hash(0, data, bytes);
     bool is_good = fwrite(&sum, sizeof sum, 1, file) == 1 && fwrite(data, bytes, 1, file) == 1;
     is_good = fclose(file) == 0 && is_good;
     if (!is_good || rename(temporary, path) != 0) remove(temporary);

@@ -135,9 +135,7 @@ struct Pipeline {
 class PipelineCaches {
  public:
   PipelineCaches(const std::string& module, size_t num_kernels) : num_kernels_(num_kernels) {
-    uint64_t hash = UINT64_C(0xcbf29ce484222325);  // FNV-1a
-    for (unsigned char byte : module) hash = (hash ^ byte) * UINT64_C(0x100000001b3);
-    name_ = "tvm-" + std::to_string(hash);
+    name_ = "tvm-" + std::to_string(vulkan_hash(VULKAN_HASH, module.data(), module.size()));
   }
 
   ~PipelineCaches() {

@@ -55,6 +55,7 @@ namespace {
 std::map<char *, size_t> device_memory, host_memory;
 int events_recorded = 0, depth = 0;
 CUctx_st primary;
+CUstream_st default_stream;
 
 std::string setting(const char *name, const char *otherwise) {
     const char *value = std::getenv(name);
@@ -267,6 +268,7 @@ CUresult cuStreamDestroy_v2(CUstream stream) {
 
 CUresult cuStreamSynchronize(CUstream stream) {
     NOTE();
+    if (stream == nullptr) stream = &default_stream;
     if (stream->is_capturing) return 900;
     Work work;
     work.swap(stream->pending);
@@ -344,9 +346,13 @@ CUresult cuMemFreeHost(void *memory) {
     return CUDA_SUCCESS;
 }
 
+// Memory that is not pinned may be changed at once, but has not arrived yet.
 CUresult cuMemcpyHtoD_v2(CUdeviceptr to, const void *from, size_t bytes) {
     NOTE();
-    return lies_in(device_memory, pointer(to), bytes) ? copy(pointer(to), from, bytes) : 1;
+    if (!lies_in(device_memory, pointer(to), bytes)) return 1;
+    const char *first = static_cast<const char *>(from);
+    std::vector<char> staged(first, first + bytes);
+    return enqueue(&default_stream, [=] { return copy(pointer(to), staged.data(), bytes); });
 }
 
 CUresult cuMemcpyHtoDAsync_v2(CUdeviceptr to, const void *from, size_t bytes, CUstream stream) {
@@ -428,8 +434,10 @@ CUresult cuEventDestroy_v2(CUevent event) {
     return CUDA_SUCCESS;
 }
 
-CUresult cuEventRecord(CUevent event, CUstream stream) {
+// What is captured without the flag tells a graph what to wait for, and is no part of it.
+CUresult cuEventRecordWithFlags(CUevent event, CUstream stream, unsigned flags) {
     NOTE();
+    if (stream->is_capturing && flags != CU_EVENT_RECORD_EXTERNAL) return CUDA_SUCCESS;
     return enqueue(stream, [=] {
         event->position = ++events_recorded;
         return CUresult(CUDA_SUCCESS);
