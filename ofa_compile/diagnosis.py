@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ofa_compile.errors import OfaCompileError, TargetSpecError
+from ofa_compile.errors import DeviceUnavailableError, OfaCompileError, TargetSpecError
 from ofa_compile.hardware import host
 from ofa_compile.hardware.device_facts import DeviceFacts, differences
 from ofa_compile.hardware.gpu_devices import check_gpu
@@ -23,6 +23,7 @@ from ofa_compile.hardware.toolchain import ZIG, find_emulator, find_linker, inst
 _PROGRAM = (
     "#include <math.h>\nint main(int n, char **v) { (void)v; return sqrt(n * 9.0) != 3.0; }\n"
 )
+_NO_EMULATOR = "builds and links; cannot run here (no emulator)"
 _TIMEOUT_S = 900  # ziglang builds its C library on first use: minutes on a busy machine
 
 
@@ -44,6 +45,8 @@ class Check:
         What cannot be done without it.
     is_warning
         Whether it works, and yet something is not as it should be.
+    is_skipped
+        Whether it could not be tried on this machine, which says nothing against the target.
     """
 
     name: str
@@ -52,6 +55,7 @@ class Check:
     hint: str | None = None
     needed_for: str = ""
     is_warning: bool = False
+    is_skipped: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Return the finding as JSON-ready data."""
@@ -70,14 +74,17 @@ def check_target(name_or_path: str | Path) -> list[Check]:
     checks = [
         Check(name="target file", is_ok=True, detail=target.description),
         _attempt("TVM target", lambda: _construct_tvm_target(target)),
-        _attempt("compiler", lambda: _describe_linker(target)),
     ]
-    if all(check.is_ok for check in checks):
+    if checks[-1].is_ok:
+        checks.append(_attempt("kernel", lambda: _compile_kernel(target)))
+    checks.append(_attempt("compiler", lambda: _describe_linker(target)))
+    lacking = ", ".join(check.name for check in checks if not check.is_ok)
+    if lacking:
+        checks.append(_skipped("test program", f"not built for want of: {lacking}"))
+    else:
         checks += _probe(target)
     if target.is_gpu:
-        checks.append(_attempt("kernel compiler", lambda: _describe_gpu_compiler(target)))
-        if target.is_native:
-            checks.append(_attempt("GPU", lambda: _describe_gpus(target.kind)))
+        checks.append(_find_gpu(target))
     return checks
 
 
@@ -87,6 +94,10 @@ def _attempt(name: str, action: Callable[[], str]) -> Check:
         return Check(name=name, is_ok=True, detail=action())
     except OfaCompileError as err:
         return Check(name=name, is_ok=False, detail=str(err), hint=err.hint)
+
+
+def _skipped(name: str, detail: str, hint: str | None = None) -> Check:
+    return Check(name=name, is_ok=True, is_skipped=True, detail=detail, hint=hint)
 
 
 def _construct_tvm_target(target: TargetSpec) -> str:
@@ -105,11 +116,32 @@ def _describe_linker(target: TargetSpec) -> str:
     return f"{linker.name}: {linker.version()}"
 
 
-def _describe_gpu_compiler(target: TargetSpec) -> str:
-    from ofa_compile.compiler.gpu.backend import backend_of
+def _compile_kernel(target: TargetSpec) -> str:
+    """Compile one kernel as those of a network are, up to the link."""
+    if not target.is_gpu:
+        from ofa_compile.measurement.probe import compile_kernel
 
-    toolkit = backend_of(target).toolkit()
-    return " for ".join(part for part in (toolkit.version, toolkit.architectures) if part)
+        return f"compiles for {target.arch}: an object of {len(compile_kernel(target)):,} bytes"
+    from ofa_compile.compiler.gpu.backend import backend_of
+    from ofa_compile.compiler.gpu.kernels import compile_workload
+    from ofa_compile.compiler.kernel_registry import GpuMachine
+    from ofa_compile.compiler.workload import Pointwise
+
+    backend = backend_of(target)
+    toolkit = backend.toolkit()
+    compile_workload(Pointwise(196, 96, 64, "hswish"), backend, GpuMachine.of(target))
+    architectures = f" for {toolkit.architectures}" if toolkit.architectures else ""
+    return f"compiles{architectures}: {toolkit.version}"
+
+
+def _find_gpu(target: TargetSpec) -> Check:
+    """Look for a GPU here; one elsewhere cannot be judged."""
+    if not target.is_native:
+        return _skipped("GPU", "it is the board's; this machine's are not asked")
+    try:
+        return Check(name="GPU", is_ok=True, detail=_describe_gpus(target.kind))
+    except DeviceUnavailableError as err:
+        return _skipped("GPU", str(err), err.hint)
 
 
 def _describe_gpus(kind: str) -> str:
@@ -121,12 +153,12 @@ def _probe(target: TargetSpec) -> list[Check]:
     from ofa_compile.measurement.probe import build_probe, can_run, probe
 
     if target.is_gpu:
-        return [_attempt("test program", lambda: _build_and_run(target))]
+        check = _attempt("test program", lambda: _build_and_run(target))
+        return [dataclasses.replace(check, is_skipped=check.detail == _NO_EMULATOR)]
     if not can_run(target):
         with tempfile.TemporaryDirectory(prefix="ofa-compile-") as folder:
             check = _attempt("test program", lambda: str(build_probe(target, Path(folder))))
-        detail = "builds; cannot run here (no emulator)" if check.is_ok else check.detail
-        return [dataclasses.replace(check, detail=detail)]
+        return [_skipped("test program", _NO_EMULATOR) if check.is_ok else check]
     try:
         result = probe(target)
     except OfaCompileError as err:
@@ -157,7 +189,7 @@ def _build_and_run(target: TargetSpec) -> str:
         _call([*linker.static_command, str(source), "-o", str(program), "-lm"], linker.name)
         emulator = find_emulator(target)
         if emulator is None and not target.is_native:
-            return "builds; cannot run here (no emulator)"
+            return _NO_EMULATOR
         _call([*(emulator or []), str(program)], (emulator or [target.name])[0])
         return f"builds and runs {'in ' + Path(emulator[0]).name if emulator else 'here'}"
 

@@ -67,7 +67,10 @@ def show_command(
 def check_command(
     target: TargetArgument, as_json: opt.Json = False, quiet: opt.Quiet = False
 ) -> None:
-    """Check a target: TOML, TVM target, compiler, a program built and run, the device."""
+    """Check a target: TOML, TVM target, a kernel, compiler, a program built and run, the device.
+
+    What this machine cannot try is listed as not run, and is no failure.
+    """
     output = Output(as_json=as_json, quiet=quiet)
     with output.working():
         from ofa_compile.diagnosis import check_target
@@ -75,13 +78,20 @@ def check_command(
         checks = check_target(target)
     rows = [(_verdict(c), c.name, c.detail) for c in checks]
     for check in checks:
-        if check.hint is not None and (check.is_warning or not check.is_ok):
+        if check.hint is not None and _verdict(check) != "ok":
             output.note(f"{check.name}: {check.hint}")
+    lacking = [c.name for c in checks if not c.is_ok]
+    not_run = [c.name for c in checks if c.is_skipped]
     output.result(
-        {"target": target, "checks": [c.to_dict() for c in checks]},
-        table(("", "check", "found"), rows),
+        {
+            "target": target,
+            "is_ok": not lacking,
+            "not_run": not_run,
+            "checks": [c.to_dict() for c in checks],
+        },
+        f"{table(('', 'check', 'found'), rows)}\n\n{_conclusion(lacking, not_run)}",
     )
-    if not all(c.is_ok for c in checks):
+    if lacking:
         raise typer.Exit(3)
 
 
@@ -194,7 +204,17 @@ def devices_command(
 def _verdict(check: Check) -> str:
     if not check.is_ok:
         return "lacking"
+    if check.is_skipped:
+        return "not run"
     return "differs" if check.is_warning else "ok"
+
+
+def _conclusion(lacking: list[str], not_run: list[str]) -> str:
+    if lacking:
+        return f"lacking: {', '.join(lacking)}"
+    if not_run:
+        return f"passed as far as this machine can tell; not run: {', '.join(not_run)}"
+    return "passed"
 
 
 def _findings(document: Mapping[str, Any]) -> list[str]:

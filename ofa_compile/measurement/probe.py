@@ -51,6 +51,22 @@ def can_run(target: TargetSpec) -> bool:
     return target.is_native or target.runner.kind == "rpc" or target.emulator is not None
 
 
+def compile_kernel(target: TargetSpec) -> bytes:
+    """Return the probe's kernel as an object for the target, which takes no compiler but TVM.
+
+    Raises
+    ------
+    BuildError
+        If TVM fails.
+    """
+    from ofa_compile.compiler.codegen import compile_object
+    from ofa_compile.compiler.kernel_registry import VectorMachine
+    from ofa_compile.kernels.peak import build_peak
+
+    peak = build_peak(VectorMachine.of(target))
+    return compile_object({"ofa_probe_peak": peak}, target.tvm_target)
+
+
 def build_probe(target: TargetSpec, folder: Path) -> Path:
     """Compile and link the probe; return the file to start.
 
@@ -61,14 +77,12 @@ def build_probe(target: TargetSpec, folder: Path) -> Path:
     BuildError
         If TVM, the compiler or the linker fails.
     """
-    from ofa_compile.compiler.codegen import compile_object
     from ofa_compile.compiler.kernel_registry import VectorMachine
-    from ofa_compile.kernels.peak import build_peak, num_chains, num_values
+    from ofa_compile.kernels.peak import num_chains, num_values
 
     linker = find_linker(target)
     machine, platform = VectorMachine.of(target), target.platform
-    kernel = compile_object({"ofa_probe_peak": build_peak(machine)}, target.tvm_target)
-    (folder / "peak.o").write_bytes(kernel)
+    (folder / "peak.o").write_bytes(compile_kernel(target))
     program = folder / platform.program
     defines = (
         f"-DOFA_PROBE_VALUES={num_values(machine)}",

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from ofa_compile.cli.app import run_app
+from ofa_compile.errors import DeviceUnavailableError
 from ofa_compile.hardware.target_spec import list_targets, load_target
 
 
@@ -37,11 +38,45 @@ def test_unknown_target(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.arm64
 def test_check_builds_and_runs_a_program(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_app(["targets", "check", "arm64", "--json"]) == 0
-    checks = json.loads(capsys.readouterr().out)["checks"]
+    document = json.loads(capsys.readouterr().out)
+    checks = document["checks"]
     names = [check["name"] for check in checks]
-    assert names == ["target file", "TVM target", "compiler", "test program"]
+    assert names == ["target file", "TVM target", "kernel", "compiler", "test program"]
     assert all(check["is_ok"] for check in checks)
     assert "builds and runs" in checks[-1]["detail"]
+    assert (document["is_ok"], document["not_run"]) == (True, [])
+
+
+def test_check_without_a_compiler_still_compiles_a_kernel(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("ANDROID_NDK", "ANDROID_NDK_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    assert run_app(["targets", "check", "android-arm64"]) == 3
+    printed = capsys.readouterr()
+    assert "ok       kernel        compiles for aarch64: an object of " in printed.out
+    assert "not run  test program  not built for want of: compiler" in printed.out
+    assert printed.out.endswith("\nlacking: compiler\n")
+    assert "compiler: unpack Android's NDK" in printed.err
+
+
+def test_check_without_the_gpu_passes_and_says_so(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def find_none(kind: str) -> list[object]:
+        message = f"no {kind} driver on this machine"
+        raise DeviceUnavailableError(message, hint="install it")
+
+    monkeypatch.setattr("ofa_compile.diagnosis.check_gpu", find_none)
+    monkeypatch.setattr("ofa_compile.diagnosis._compile_kernel", lambda target: "compiles")
+    assert run_app(["targets", "check", "vulkan"]) == 0
+    printed = capsys.readouterr()
+    assert "not run  GPU           no vulkan driver on this machine" in printed.out
+    assert printed.out.endswith("\npassed as far as this machine can tell; not run: GPU\n")
+    assert "GPU: install it" in printed.err
+    assert run_app(["targets", "check", "vulkan", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["is_ok"], document["not_run"]) == (True, ["GPU"])
 
 
 def test_check_reports_what_is_wrong(

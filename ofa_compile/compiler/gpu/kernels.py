@@ -17,7 +17,7 @@ from ofa_compile.compiler.kernel_registry import GpuMachine, find_kernel
 from ofa_compile.compiler.objects import GPU_NAMESPACE, KernelObject, code_fingerprint
 from ofa_compile.compiler.plan import Plan, Step
 from ofa_compile.compiler.tvm_api import Target
-from ofa_compile.compiler.workload import Generic
+from ofa_compile.compiler.workload import Generic, Workload
 
 
 def kernel_keys(plan: Plan, backend: Backend, machine: GpuMachine) -> list[str]:
@@ -95,6 +95,20 @@ def generate_step(step: Step, backend: Backend, machine: GpuMachine) -> KernelSo
     kernel = find_kernel(step.workload, "gpu")
     assert kernel is not None
     return generate_kernel(kernel.build(step.workload, step.config, machine), name, backend)
+
+
+def compile_workload(work: Workload, backend: Backend, machine: GpuMachine) -> bytes:
+    """Compile a workload's kernel in its first configuration.
+
+    Raises
+    ------
+    BuildError
+        If code generation fails.
+    """
+    kernel = find_kernel(work, "gpu")
+    assert kernel is not None
+    function = kernel.build(work, kernel.configs(work, machine)[0], machine)
+    return backend.compile(generate_kernel(function, work.kind, backend).text, work.kind)
 
 
 def generate_kernel(function: Any, name: str, backend: Backend) -> KernelSource:
