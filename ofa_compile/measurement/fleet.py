@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from ofa_compile.errors import BoardLostError, DeviceError, MeasurementError, OfaCompileError
+from ofa_compile.measurement.board_reports import BoardReport, BoardReports
 from ofa_compile.measurement.dataset import LatencyRecord
 from ofa_compile.measurement.latency import Reference, Runner, measure_latency
 from ofa_compile.measurement.measure import MeasureReport, check_failures, failure, report_of
@@ -85,13 +86,11 @@ class Workshop(Generic[Built]):
 
 
 @dataclass(kw_only=True)
-class BoardReport:
+class MeasuringReport(BoardReport):
     """What one board did.
 
     Attributes
     ----------
-    board
-        Its name.
     num_measured
         Subnets it measured.
     reference_ms
@@ -99,22 +98,18 @@ class BoardReport:
     drift
         By what share that time changed at most while it measured. Latencies are ratios to it, so
         they do not.
-    problem
-        Why it was given up, or None.
     """
 
-    board: str
     num_measured: int = 0
     reference_ms: float | None = None
     drift: float = 0.0
-    problem: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class FleetReport(MeasureReport):
     """What a run of `measure_fleet` did; `boards` in the order of their names."""
 
-    boards: tuple[BoardReport, ...]
+    boards: tuple[MeasuringReport, ...]
 
 
 def measure_fleet(
@@ -155,8 +150,7 @@ def measure_fleet(
         if todo:
             fleet.run(lambda done: progress("measure", num_skipped + done, len(wanted)))
     report = report_of(log, fleet.done, num_skipped)
-    boards = tuple(sorted(fleet.reports.values(), key=lambda entry: entry.board))
-    return FleetReport(**dataclasses.asdict(report), boards=boards)
+    return FleetReport(**dataclasses.asdict(report), boards=fleet.reports.listed)
 
 
 class _Fleet:
@@ -173,7 +167,7 @@ class _Fleet:
         self.log, self.workshop, self.num_boards = log, workshop, num_boards
         self.work = WorkList(todo)
         self.done: list[LatencyRecord] = []
-        self.reports: dict[str, BoardReport] = {}
+        self.reports = BoardReports(MeasuringReport)
         self._folder = folder
         self._roll_call = RollCall(num_boards)
         self._held: set[FleetBoard] = set()
@@ -232,7 +226,7 @@ class _Fleet:
         try:
             for _ in range(_MAX_SESSIONS):
                 try:
-                    board = self.workshop.take_board(self._blame)
+                    board = self.workshop.take_board(self.reports.blame)
                 except DeviceError as error:
                     self._none_to_be_had = error
                     return
@@ -252,7 +246,7 @@ class _Fleet:
                             self._measure_on(board, own)
                         return
                     except DeviceError as error:
-                        self._blame(board.name, str(error))
+                        self.reports.blame(board.name, str(error))
                         if is_expected:  # the others need not wait for the next attempt
                             is_expected = False
                             self._roll_call.withdraw(has_arrived=True)
@@ -266,7 +260,7 @@ class _Fleet:
     def _holding(self, board: FleetBoard) -> Iterator[None]:
         with self._lock:
             self._held.add(board)
-            self.reports.setdefault(board.name, BoardReport(board=board.name))
+        self.reports.of(board.name)  # listed from now on
         self.work.join(board.name)
         try:
             yield
@@ -278,10 +272,10 @@ class _Fleet:
 
     def _admit(self, board: FleetBoard, own: Reference, runner: BoardRunner) -> bool:
         """Put a board on the common scale, unless it is unlike the others."""
-        self.reports[board.name].reference_ms = own.anchor_ms
+        self.reports.of(board.name).reference_ms = own.anchor_ms
         objection = self._roll_call.objection(board.name, own.anchor_ms)
         if objection is not None:
-            self._blame(board.name, f"left out: {objection}")
+            self.reports.blame(board.name, f"left out: {objection}")
             return False
         with self._lock:
             if self.log.anchor_ms is None:
@@ -306,7 +300,7 @@ class _Fleet:
                     raise
                 if num_in_a_row == _MAX_IN_A_ROW:
                     reason = f"left out: {num_in_a_row} failures in a row, last {error}"
-                    self._blame(board.name, reason)
+                    self.reports.blame(board.name, reason)
                     return
             except OfaCompileError as error:
                 self._finish(task, failure(error))
@@ -315,10 +309,10 @@ class _Fleet:
                 raise
             else:
                 num_in_a_row = 0
-                self._note(self.reports[board.name], figures["drift"])
+                self._note(self.reports.of(board.name), figures["drift"])
                 self._finish(task, figures)
 
-    def _note(self, report: BoardReport, drift: float) -> None:
+    def _note(self, report: MeasuringReport, drift: float) -> None:
         """Count a subnet, and how far the board's speed is from what it was."""
         report.num_measured += 1
         assert report.reference_ms is not None  # it was admitted
@@ -364,11 +358,6 @@ class _Fleet:
         self._fatal = self._fatal or error
         self.work.stop()
 
-    def _blame(self, board: str, reason: str) -> None:
-        logger.warning("board %s: %s", board, reason)
-        with self._lock:
-            self.reports.setdefault(board, BoardReport(board=board)).problem = reason
-
     def _build(self, architecture: Architecture) -> Any:
         with self._build_lock:
             folder = self._folder / architecture.short_hash
@@ -376,7 +365,7 @@ class _Fleet:
             return self.workshop.build(architecture, folder)
 
     def _no_board_left(self) -> DeviceError:
-        problems = [f"{r.board}: {r.problem}" for r in self.reports.values() if r.problem]
+        problems = [f"{r.board}: {r.problem}" for r in self.reports.listed if r.problem]
         if self._none_to_be_had is not None:
             problems.append(str(self._none_to_be_had))
         message = f"{self.work.num_left} subnets are left to measure and no board is"

@@ -18,7 +18,7 @@ from ofa_compile.tuning.board_watch import (
     BoardWatch,
 )
 from ofa_compile.tuning.jobs import Results, TrialResult
-from ofa_compile.tuning.tuning_board import BoardReference, BoardReport, TuningBoard
+from ofa_compile.tuning.tuning_board import BoardReference, TuningBoard, TuningReport
 
 logger = logging.getLogger(__name__)
 
@@ -73,10 +73,9 @@ class BoardPool:
                 self._changed.notify_all()
 
     @property
-    def reports(self) -> tuple[BoardReport, ...]:
+    def reports(self) -> tuple[TuningReport, ...]:
         """What every board did, in the order of their names."""
-        reports = self._watch.reports
-        return tuple(reports[name] for name in sorted(reports))
+        return self._watch.reports.listed
 
     def on_any(
         self,
@@ -143,7 +142,7 @@ class BoardPool:
     def _take_fit(self) -> TuningBoard:
         """Take a board; say why there is none if only those are there that were left out."""
         try:
-            board = self._take(self._watch.accuse)
+            board = self._take(self._watch.reports.blame)
         except DeviceError as error:
             if self._left_out:
                 raise self._none_left() from error
@@ -151,7 +150,7 @@ class BoardPool:
         if board.name in self._left_out:
             board.close()
             raise self._none_left()
-        self._watch.welcome(board)
+        self._watch.reports.of(board.name)  # listed from now on
         return board
 
     def _none_left(self) -> DeviceUnavailableError:

@@ -16,7 +16,7 @@ from ofa_compile.tuning.jobs import BuiltCandidate, TrialResult
 from ofa_compile.tuning.local_runner import TimingPlan
 from ofa_compile.tuning.program import CandidateLinker, CandidateProgram, ProgramReport
 from ofa_compile.tuning.race import FINAL_ROUNDS, choose_finalists
-from ofa_compile.tuning.tuning_board import BoardReport, TuningBoard
+from ofa_compile.tuning.tuning_board import TuningBoard, TuningReport
 
 _PROGRAM, _DATA = "candidates", "candidates.f32"
 _REFERENCE, _REFERENCE_DATA = "reference", "reference.f32"
@@ -58,7 +58,7 @@ class BoardRunner(CandidateRunner):
         self._boards.close()
 
     @property
-    def boards(self) -> Sequence[BoardReport]:
+    def boards(self) -> Sequence[TuningReport]:
         """What every board did."""
         return self._boards.reports
 

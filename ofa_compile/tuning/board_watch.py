@@ -9,17 +9,15 @@ keeps changing, unless it is the last.
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from ofa_compile.errors import BoardLostError, DeviceError
+from ofa_compile.measurement.board_reports import BoardReports
 from ofa_compile.measurement.roll_call import RollCall, deviation
 from ofa_compile.tuning.jobs import Results, TrialResult
-from ofa_compile.tuning.tuning_board import BoardReference, BoardReport, TuningBoard
-
-logger = logging.getLogger(__name__)
+from ofa_compile.tuning.tuning_board import BoardReference, TuningBoard, TuningReport
 
 # A disturbed moment is no drift: that lasts.
 _TRIES = 3
@@ -62,16 +60,7 @@ class BoardWatch:
         self._states: dict[TuningBoard, _State] = {}
         self._lock = threading.Condition()
         self._num_places, self._is_stopped = num_boards, False
-        self.reports: dict[str, BoardReport] = {}
-
-    def welcome(self, board: TuningBoard) -> None:
-        """Take note of a board that was taken."""
-        self.reports.setdefault(board.name, BoardReport(board=board.name))
-
-    def accuse(self, board: str, reason: str) -> None:
-        """Take note of a board that was offered and could not be taken."""
-        logger.warning("board %s: %s", board, reason)
-        self.reports.setdefault(board, BoardReport(board=board)).problem = reason
+        self.reports = BoardReports(TuningReport)
 
     def miss(self) -> None:
         """Take note that one board fewer will come."""
@@ -85,8 +74,7 @@ class BoardWatch:
 
     def dismiss(self, board: TuningBoard, reason: str) -> None:
         """Take note of why a board is used no more."""
-        logger.warning("board %s: %s", board.name, reason)
-        self.reports[board.name].problem = reason
+        self.reports.blame(board.name, reason)
         self._states.pop(board, None)
         if board not in self._called:
             self._roll_call.withdraw(has_arrived=False)
@@ -140,7 +128,7 @@ class BoardWatch:
     def _join(self, board: TuningBoard, reference: BoardReference) -> None:
         """Compare a board that is new with the others."""
         self._called.add(board)
-        is_known = self.reports[board.name].reference_us is not None  # from an earlier session
+        is_known = self.reports.of(board.name).reference_us is not None  # from an earlier session
         if not is_known:
             self._roll_call.arrive()
         try:
@@ -176,7 +164,7 @@ class BoardWatch:
     def _drifted(self, board: TuningBoard, now_us: float, drift: str) -> None:
         """Go on from a board's new speed; leave it out if it changes all the time."""
         num_drifts = self._states[board].num_drifts_in_a_row + 1
-        self.reports[board.name].num_drifts += 1
+        self.reports.of(board.name).num_drifts += 1
         self._note(board, now_us, num_drifts)
         if num_drifts < _MAX_DRIFTS:
             msg = f"it is {drift}; what it measured meanwhile is measured again"
@@ -186,12 +174,12 @@ class BoardWatch:
             msg = f"left out: {problem}"
             raise BoardLeftOutError(msg)
         # Nobody else is there, and candidates were compared in shared rounds after all.
-        self.reports[board.name].problem = problem
+        self.reports.of(board.name).problem = problem
         self._note(board, now_us)
 
     def _note(self, board: TuningBoard, now_us: float, num_drifts: int = 0) -> None:
         self._states[board] = _State(now_us, num_drifts)
-        self.reports[board.name].reference_us = now_us
+        self.reports.of(board.name).reference_us = now_us
         self._roll_call.update(board.name, now_us / 1e3)
 
     def _objection(self, board: TuningBoard, now_us: float) -> str | None:

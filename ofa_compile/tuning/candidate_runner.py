@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from ofa_compile.tuning.attempts import settle
 from ofa_compile.tuning.database import LatencyKind
 from ofa_compile.tuning.jobs import BuiltCandidate, BuiltJob, TrialResult
-from ofa_compile.tuning.tuning_board import BoardReport
+from ofa_compile.tuning.tuning_board import TuningReport
 
 
 class CandidateRunner(ABC):
@@ -28,7 +28,7 @@ class CandidateRunner(ABC):
         self._threads = ThreadPoolExecutor(num_parallel, "ofa-run")
 
     @property
-    def boards(self) -> Sequence[BoardReport]:
+    def boards(self) -> Sequence[TuningReport]:
         """What every board did; empty without boards."""
         return ()
 

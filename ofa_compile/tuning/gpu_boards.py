@@ -19,7 +19,7 @@ from ofa_compile.tuning.gpu_program import (
 )
 from ofa_compile.tuning.jobs import Results, TrialResult
 from ofa_compile.tuning.output_error import difference
-from ofa_compile.tuning.tuning_board import BoardReport, TuningBoard
+from ofa_compile.tuning.tuning_board import TuningBoard, TuningReport
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -70,7 +70,7 @@ class GpuBoards:
             return TrialResult("crash", str(error))
 
     @property
-    def reports(self) -> tuple[BoardReport, ...]:
+    def reports(self) -> tuple[TuningReport, ...]:
         """What every board did."""
         return self._boards.reports
 

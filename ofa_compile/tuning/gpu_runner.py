@@ -12,7 +12,7 @@ from ofa_compile.hardware.target_spec import TargetSpec
 from ofa_compile.tuning.candidate_runner import CandidateRunner
 from ofa_compile.tuning.gpu_program import CandidateNetwork, CandidateNetworkLinker
 from ofa_compile.tuning.jobs import BuiltCandidate, Results, TrialResult
-from ofa_compile.tuning.tuning_board import BoardReport
+from ofa_compile.tuning.tuning_board import TuningReport
 
 
 class CandidateDevice(Protocol):
@@ -30,7 +30,7 @@ class CandidateDevice(Protocol):
     takes_programs: bool
 
     @property
-    def reports(self) -> Sequence[BoardReport]:
+    def reports(self) -> Sequence[TuningReport]:
         """What every board did; empty without boards."""
 
     def run(self, network: CandidateNetwork) -> Results | TrialResult:
@@ -65,7 +65,7 @@ class GpuRunner(CandidateRunner):
         super().__init__(device.num_parallel)
 
     @property
-    def boards(self) -> Sequence[BoardReport]:
+    def boards(self) -> Sequence[TuningReport]:
         """What every board did; empty without boards."""
         return self._device.reports
 

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from ofa_compile.compiler.workload import Workload
 from ofa_compile.tuning.database import Config, LatencyKind, Status, TuningRecord
-from ofa_compile.tuning.tuning_board import BoardReport
+from ofa_compile.tuning.tuning_board import TuningReport
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ class Runner(Protocol):
     kind: LatencyKind
 
     @property
-    def boards(self) -> Sequence[BoardReport]:
+    def boards(self) -> Sequence[TuningReport]:
         """What every board did; empty without boards."""
 
     def submit(self, built: BuiltJob) -> Future[list[TrialResult]]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from ofa_compile.measurement.board_reports import BoardReport
 from ofa_compile.remote.session import ProgramResult
 
 
@@ -50,22 +51,16 @@ class BoardReference(Protocol):
 
 
 @dataclass(kw_only=True)
-class BoardReport:
+class TuningReport(BoardReport):
     """What one board did for a tuner.
 
     Attributes
     ----------
-    board
-        Its name.
     reference_us
         Its time for the reference when it was looked at last.
     num_drifts
         How often its speed changed, and a job was measured again.
-    problem
-        Why it was given up, or None.
     """
 
-    board: str
     reference_us: float | None = None
     num_drifts: int = 0
-    problem: str | None = None

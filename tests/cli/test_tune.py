@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 
 from ofa_compile.cli.tune import _boards
-from ofa_compile.tuning.tuning_board import BoardReport
+from ofa_compile.tuning.tuning_board import TuningReport
 
 
 def test_every_board_has_a_line_with_what_is_wrong() -> None:
     boards = [
-        BoardReport(board="pi4@a:1", reference_us=12.3456),
-        BoardReport(board="pi4@b:1", reference_us=20.0, num_drifts=2, problem="left out: hot"),
-        BoardReport(board="pi4@c:1", problem="lost"),
+        TuningReport(board="pi4@a:1", reference_us=12.3456),
+        TuningReport(board="pi4@b:1", reference_us=20.0, num_drifts=2, problem="left out: hot"),
+        TuningReport(board="pi4@c:1", problem="lost"),
     ]
     lines = _boards([{**dataclasses.asdict(entry), "num_trials": 7} for entry in boards])
     assert lines == [

@@ -21,7 +21,7 @@ from ofa_compile.remote.session import Board, ProgramResult
 from ofa_compile.tuning.board_runner import BoardRunner
 from ofa_compile.tuning.jobs import TrialResult
 from ofa_compile.tuning.local_runner import TimingPlan
-from ofa_compile.tuning.tuning_board import BoardReport
+from ofa_compile.tuning.tuning_board import TuningReport
 
 NUM_JOBS = 4
 PROBLEMS = {
@@ -37,7 +37,7 @@ def _no_outliers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ofa_compile.measurement.roll_call.MAX_DEVIATION", 100.0)
 
 
-def tune(target: TargetSpec, folder: Path) -> tuple[list[TrialResult], dict[str, BoardReport]]:
+def tune(target: TargetSpec, folder: Path) -> tuple[list[TrialResult], dict[str, TuningReport]]:
     """Return the results of some jobs, and what every board did."""
     write_kernels(folder, target)
     description = describe_target(target)
@@ -53,7 +53,7 @@ def tune(target: TargetSpec, folder: Path) -> tuple[list[TrialResult], dict[str,
 
 
 def assert_rest_finished(
-    results: list[TrialResult], found: dict[str, BoardReport], name: str
+    results: list[TrialResult], found: dict[str, TuningReport], name: str
 ) -> None:
     assert [result.status for result in results] == ["ok"] * NUM_JOBS
     assert {result.board for result in results} <= set(found) - {name}
