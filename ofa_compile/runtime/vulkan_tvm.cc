@@ -294,6 +294,7 @@ class Kernel {
     for (size_t i = 0; i < parameters.size(); ++i) {
       if (parameters[i] == kBuffer) {
         auto* buffer = static_cast<Buffer*>(arguments[i].cast<void*>());
+        if (buffer->bytes > gpu.d.properties.limits.maxStorageBufferRange) Check(GPU_UNSUITABLE);
         buffers.push_back({buffer->handle(), buffer->offset, buffer->bytes});
       } else if (parameters[i] == kFloat) {
         float value = static_cast<float>(arguments[i].cast<double>());

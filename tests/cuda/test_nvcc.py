@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cases import ALL, convolution, depthwise
 
 from ofa_compile.compiler.cuda import nvcc
 from ofa_compile.compiler.cuda.backend import CudaBackend
@@ -16,8 +18,19 @@ from ofa_compile.compiler.cuda.nvcc import compile_cuda, find_nvcc
 from ofa_compile.compiler.gpu.kernels import generate_kernel
 from ofa_compile.compiler.gpu.source import KernelSource
 from ofa_compile.compiler.kernel_registry import GpuMachine, find_kernel
-from ofa_compile.compiler.workload import GlobalPool, Pointwise, Workload
+from ofa_compile.compiler.workload import GatedPointwise, GlobalPool, Pointwise, Workload
 from ofa_compile.errors import BuildError, MissingDependencyError
+from ofa_compile.hardware.precision import ValueType
+
+
+# Large enough for the largest tiles.
+LARGE: list[Workload] = [
+    Pointwise(64 * 784, 96, 64, "hswish", True),
+    GatedPointwise(64 * 196, 240, 80, "none", batch=64),
+    depthwise(56, 7, 1, 96, batch=64),
+    depthwise(56, 5, 2, 96, batch=64),
+    convolution(64, 64, height=56, width=56, batch=64),
+]
 
 
 @pytest.fixture
@@ -29,10 +42,9 @@ def real_nvcc(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.skip(f"{err}; {err.hint}")
 
 
-def generated(work: Workload) -> KernelSource:
+def generated(work: Workload, machine: GpuMachine = GpuMachine(8192)) -> KernelSource:  # noqa: B008
     kernel = find_kernel(work, "gpu")
     assert kernel is not None
-    machine = GpuMachine(8192)
     function: Any = kernel.build(work, kernel.configs(work, machine)[0], machine)
     return generate_kernel(function, work.kind, CudaBackend(["sm_75"]))
 
@@ -71,6 +83,28 @@ def test_vectors_are_read_in_one_instruction(tmp_path: Path) -> None:
     assert "ld.global.nc.f32" not in ptx
     assert ".f64" not in ptx
     assert ".local" not in ptx  # what should be registers
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("real_nvcc")
+@pytest.mark.parametrize("value_type", ["float32", "float16"])
+def test_every_kernel_is_taken_and_keeps_to_registers(
+    value_type: ValueType, tmp_path: Path
+) -> None:
+    # In one file, since to start nvcc takes longer than to compile any of them.
+    texts = []
+    for number, work in enumerate([*(work for cases in ALL.values() for work in cases), *LARGE]):
+        text = generated(work, GpuMachine(8192, value_type)).text
+        texts.append(re.sub(rf"^{work.kind}\(", f"{work.kind}_{number}(", text, flags=re.MULTILINE))
+    (tmp_path / "all.cu").write_text("".join(texts), encoding="utf-8")
+    command = [find_nvcc().path, "-arch=sm_75", "-std=c++17", f"-I{nvcc.runtime_folder()}"]
+    command += ["-cubin", "--resource-usage", "-o", "all.cubin", "all.cu"]
+    done = subprocess.run(command, check=False, cwd=tmp_path, capture_output=True, text=True)
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said
+    frames = [int(size) for size in re.findall(r"(\d+) bytes stack frame", said)]
+    assert len(frames) == len(texts)
+    assert set(frames) == {0}
 
 
 @pytest.mark.usefixtures("real_nvcc")
