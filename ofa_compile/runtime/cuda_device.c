@@ -54,8 +54,9 @@ const char *cuda_explain(int code) {
         return "the CUDA driver finds no device; does nvidia-smi show one, and does "
                "CUDA_VISIBLE_DEVICES hide it?";
     case GPU_UNKNOWN_DEVICE:
-        return "OFA_CUDA_DEVICE names no device of this machine; give a number or a part of a "
-               "name that nvidia-smi -L shows";
+        return "OFA_CUDA_DEVICE names no device of this machine; give a part of a name that "
+               "nvidia-smi -L shows, or a number, 0 for the fastest unless CUDA_DEVICE_ORDER says "
+               "otherwise";
     case GPU_UNSUITABLE: return "the CUDA device's limits are too small for this network";
     case GPU_OUT_OF_MEMORY:
         return "the CUDA device is out of memory; close other programs that nvidia-smi shows";

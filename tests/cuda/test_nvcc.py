@@ -22,7 +22,6 @@ from ofa_compile.compiler.workload import GatedPointwise, GlobalPool, Pointwise,
 from ofa_compile.errors import BuildError, MissingDependencyError
 from ofa_compile.hardware.precision import ValueType
 
-
 # Large enough for the largest tiles.
 LARGE: list[Workload] = [
     Pointwise(64 * 784, 96, 64, "hswish", True),
