@@ -225,6 +225,12 @@ CUresult cuDeviceGetName(char *name, int bytes, CUdevice device) {
     return CUDA_SUCCESS;
 }
 
+CUresult cuDeviceGetPCIBusId(char *text, int bytes, CUdevice device) {
+    NOTE();
+    std::snprintf(text, size_t(bytes), "0000:%02x:00.0", unsigned(device));
+    return CUDA_SUCCESS;
+}
+
 CUresult cuDeviceGetAttribute(int *value, int attribute, CUdevice) {
     NOTE();
     *value = attribute == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR ? 9 : 0;
