@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 # Higher numbers may import lower ones; equal numbers only within one part.
 LEVELS = {
     "errors": -1,
+    "atomic_file": 0,
     "progress": 0,
     "options": 0,
     "cache": 0,

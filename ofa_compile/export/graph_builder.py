@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +12,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from ofa_compile.atomic_file import replacing
 from ofa_compile.errors import UserInputError
 from ofa_compile.export.wire_format import Chunk, Weight, encode_model
 
@@ -135,16 +134,12 @@ def write_file(
 
     `check` is given the temporary file; where it raises, nothing is left behind.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
-            file.writelines(chunks)
-        if check is not None:
-            check(temporary)
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            with temporary.open("wb") as file:
+                file.writelines(chunks)
+            if check is not None:
+                check(temporary)
     except OSError as error:
         msg = f"cannot write {path}: {error.strerror}"
         raise UserInputError(msg, hint="choose a folder that exists and is writable") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()

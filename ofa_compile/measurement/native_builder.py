@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ofa_compile.atomic_file import replacing
 from ofa_compile.bundle.native import NativeLibrary
 from ofa_compile.compiler.build import compile_onnx
 from ofa_compile.compiler.int8.prepare import calibration_for_timing
@@ -154,9 +154,9 @@ class NativeBuilder:
             return False
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            staging = path.with_suffix(f".{os.getpid()}")
-            shutil.move(self._build(architecture, folder), staging)
-            staging.replace(path)
+            built = self._build(architecture, folder)
+            with replacing(path) as staging:
+                shutil.move(built, staging)
         except OSError as error:
             msg = f"cannot write {path}: {error.strerror}"
             raise UserInputError(msg, hint="check free space and permissions") from error

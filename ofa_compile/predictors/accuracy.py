@@ -12,6 +12,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ofa_compile.atomic_file import replacing
 from ofa_compile.errors import ArchitectureError, ArtifactError, NotFittedError
 from ofa_compile.space import Architecture, SearchSpace, search_space, search_spaces
 
@@ -162,7 +163,15 @@ class AccuracyPredictor:
         return linear[None] + hidden[:, :, 0]
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the predictor as safetensors, atomically."""
+        """Write the predictor as safetensors; a reader sees the old file or the new one.
+
+        Raises
+        ------
+        NotFittedError
+            If there is nothing to write.
+        ArtifactError
+            If the file cannot be written.
+        """
         from safetensors.numpy import save
 
         if not self._weights:
@@ -175,9 +184,13 @@ class AccuracyPredictor:
             "resolutions": json.dumps(self.resolutions),
         }
         target = Path(path)
-        partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-        partial.write_bytes(save(self._weights, metadata=header))
-        partial.replace(target)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(target) as staging:
+                staging.write_bytes(save(self._weights, metadata=header))
+        except OSError as error:
+            message = f"cannot write the accuracy predictor to {target}: {error}"
+            raise ArtifactError(message) from error
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:

@@ -10,9 +10,7 @@ a similar device.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -22,6 +20,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ofa_compile.atomic_file import replacing
 from ofa_compile.errors import ArchitectureError, ArtifactError, DataError, NotFittedError
 from ofa_compile.predictors import metrics
 from ofa_compile.predictors.features import FEATURES, FeatureBatch, LatencyFeatures, chunks
@@ -255,14 +254,11 @@ class LatencyPredictor:
         """Write the predictor as JSON; a reader sees the old file or the new one, never a part."""
         document = self._document()
         destination = Path(path)
-        staging = destination.with_name(f".{destination.name}.{os.getpid()}.tmp")
         try:
             destination.parent.mkdir(parents=True, exist_ok=True)
-            staging.write_text(json.dumps(document), encoding="utf-8")
-            staging.replace(destination)
+            with replacing(destination) as staging:
+                staging.write_text(json.dumps(document), encoding="utf-8")
         except OSError as error:
-            with contextlib.suppress(OSError):
-                staging.unlink(missing_ok=True)
             msg = f"cannot write the latency predictor to {destination}: {error}"
             raise ArtifactError(msg) from error
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import secrets
 from pathlib import Path
 
+from ofa_compile.atomic_file import replacing
 from ofa_compile.cache import Cache
 from ofa_compile.errors import UserInputError
 from ofa_compile.hardware.target_spec import TargetSpec
@@ -50,15 +48,12 @@ def build_daemon(target: TargetSpec, output: Path, cache: Cache | None = None) -
         raise UserInputError(msg, hint=f"ofa-compile targets probe {target.name} asks it directly")
     toolchain = find_linker(target)
     data = build_c(toolchain, toolchain.static_command, (), _SOURCES, cache or Cache())
-    temporary = output.with_name(f".{output.name}.{secrets.token_hex(4)}")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data)
-        temporary.chmod(0o755)
-        os.replace(temporary, output)  # noqa: PTH105 - a running daemon keeps the old file
+        with replacing(output) as staging:  # a running daemon keeps the old file
+            staging.write_bytes(data)
+            staging.chmod(0o755)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         msg = f"cannot write {output}: {error.strerror}"
         raise UserInputError(msg) from error
     return len(data)

@@ -350,9 +350,10 @@ def _nothing_free(
     others = [key for key, entry in known.items() if entry.boards and key != address.key]
     if not count and others:
         message += f", and boards with {', '.join(others)}"
+    hint = "all are in use: wait, or raise 'runner.wait_s'" if count else "start one with this key"
     if failures:
         message += "; of those tried, " + "; ".join(map(str, failures.values()))
-    hint = "all are in use: wait, or raise 'runner.wait_s'" if count else "start one with this key"
+        hint = "mend those that failed, or wait for the others"
     return DeviceUnavailableError(message, hint=hint)
 
 

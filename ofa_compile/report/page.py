@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import html
 import json
-import os
 import re
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from ofa_compile.atomic_file import replacing
 from ofa_compile.errors import UserInputError
 
 
@@ -39,14 +38,11 @@ def write_page(document: Mapping[str, Any], path: Path) -> None:
     UserInputError
         If it cannot be written.
     """
-    staging = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        staging.write_text(render_page(document), encoding="utf-8")
-        staging.replace(path)
+        with replacing(path) as staging:
+            staging.write_text(render_page(document), encoding="utf-8")
     except OSError as error:
-        with contextlib.suppress(OSError):
-            staging.unlink(missing_ok=True)
         message = f"cannot write the report to {path}: {error.strerror}"
         raise UserInputError(message) from error
 

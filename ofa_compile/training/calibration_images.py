@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ofa_compile.atomic_file import replacing
 from ofa_compile.errors import DataError
 from ofa_compile.space import Architecture
 from ofa_compile.supernet import Supernet
@@ -186,10 +187,8 @@ def synthesize(
 
 def save_calibration_images(path: Path, images: NDArray[np.uint8]) -> None:
     """Write images of shape (n, height, width, 3), uint8, as a compressed .npz, atomically."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with partial.open("wb") as stream:
+    with replacing(path) as staging, staging.open("wb") as stream:
         np.savez_compressed(stream, images=images)
-    partial.replace(path)
 
 
 def load_calibration_images(

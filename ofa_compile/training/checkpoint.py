@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from ofa_compile.atomic_file import replacing
 from ofa_compile.errors import CheckpointError
 
 __all__ = ["load_checkpoint", "save_checkpoint"]
@@ -26,12 +27,10 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     state
         Tensors, numbers, texts, and dicts and lists of them.
     """
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    with partial.open("wb") as stream:
+    with replacing(path) as staging, staging.open("wb") as stream:
         torch.save({"schema_version": _SCHEMA_VERSION, **state}, stream)
         stream.flush()
         os.fsync(stream.fileno())
-    partial.replace(path)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

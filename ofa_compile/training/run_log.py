@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any, Self
 
+from ofa_compile.atomic_file import replacing
 from ofa_compile.errors import MissingDependencyError
 
 __all__ = ["RunLog"]
@@ -82,6 +82,5 @@ def _trim(path: Path, step: int) -> None:
                 kept.append(line + "\n")
         except (json.JSONDecodeError, KeyError):
             continue
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_text("".join(kept), encoding="utf-8")
-    partial.replace(path)
+    with replacing(path) as staging:
+        staging.write_text("".join(kept), encoding="utf-8")

@@ -6,7 +6,6 @@ Run as a module by `BuilderPool`; it reads workloads and configurations and writ
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,22 +16,15 @@ import numpy as np
 from ofa_compile.cache import Cache
 from ofa_compile.compiler.kernel_registry import VectorMachine
 from ofa_compile.compiler.workload import Generic, Workload, workload_from_dict
-from ofa_compile.tuning.serve import Reply, serve
+from ofa_compile.tuning.serve import Reply, keep_torch_out, serve_all
 
 _LINK = ("-shared", "-Wl,--build-id=none")
 
 
 def main() -> None:
     """Serve `network`, `describe`, `propose` and `build` requests."""
-    # tvm_ffi imports torch where it is installed, which takes seconds; nothing here needs it.
-    sys.modules["torch"] = None  # type: ignore[assignment]
-    handlers = {
-        "network": _network,
-        "describe": _describe,
-        "propose": _propose,
-        "build": _build,
-    }
-    serve(lambda request, reply: handlers[request["do"]](request, reply))
+    keep_torch_out()
+    serve_all({"network": _network, "describe": _describe, "propose": _propose, "build": _build})
 
 
 def _network(request: dict[str, Any], reply: Reply) -> None:

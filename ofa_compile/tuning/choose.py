@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ofa_compile.atomic_file import replacing
 from ofa_compile.errors import ArtifactError, UserInputError
 from ofa_compile.hardware.target_spec import TargetSpec
 from ofa_compile.tuning.fingerprint import kernel_digest, tuning_facts, tuning_fingerprint
@@ -84,9 +85,8 @@ def write_configs(path: Path, target: TargetSpec, results: TuningResults) -> int
     lines = json.dumps(document, indent=1, sort_keys=True)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        staging = path.with_suffix(".new")
-        staging.write_text(_compact(lines) + "\n", encoding="utf-8")
-        staging.replace(path)
+        with replacing(path) as staging:
+            staging.write_text(_compact(lines) + "\n", encoding="utf-8")
     except OSError as err:
         msg = f"cannot write {path}: {err.strerror}"
         raise UserInputError(msg) from err

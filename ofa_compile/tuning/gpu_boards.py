@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -145,7 +146,11 @@ class _NetworkProgram:
         if not data or len(data) % row:
             msg = f"board {board.name} returned {len(data)} bytes of times, no multiple of {row}"
             raise BoardLostError(msg)
-        return np.frombuffer(data, "<f8").reshape(-1, row // 8)
+        times = np.frombuffer(data, "<f8").reshape(-1, row // 8)
+        if not (np.isfinite(times) & (times >= 0)).all():
+            msg = f"board {board.name} returned times that are none"
+            raise BoardLostError(msg)
+        return times
 
 
 class _Reference:
@@ -176,7 +181,8 @@ def _errors(output: str) -> dict[int, float]:
     """Read what the program says of each candidate; anything else it prints is passed over."""
     found = {}
     for line in output.splitlines():
-        match line.split():
-            case ["error", number, error]:
-                found[int(number)] = float(error)
+        with contextlib.suppress(ValueError):  # no number where one should be
+            match line.split():
+                case ["error", number, error]:
+                    found[int(number)] = float(error)
     return found

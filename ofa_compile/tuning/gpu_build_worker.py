@@ -6,9 +6,8 @@ a kernel of ours, or the launches of a schedule from MetaSchedule's rules for GP
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,7 @@ from ofa_compile.compiler.workload import Generic, Workload, workload_from_dict
 from ofa_compile.tuning.build_worker import link_shared
 from ofa_compile.tuning.cases import case_arrays, make_stored_case, stored
 from ofa_compile.tuning.database import Config
-from ofa_compile.tuning.serve import Reply, serve
+from ofa_compile.tuning.serve import Reply, keep_torch_out, serve_all
 
 Arrays = dict[str, NDArray[Any]]
 OUTPUT = "output"
@@ -40,15 +39,9 @@ class _Candidate:
 
 
 def main() -> None:
-    """Serve `network`, `describe` and `build` requests."""
-    # tvm_ffi imports torch where it is installed, which takes seconds; nothing here needs it.
-    sys.modules["torch"] = None  # type: ignore[assignment]
-    handlers: dict[str, Callable[[dict[str, Any], Reply], None]] = {
-        "network": _network,
-        "describe": _describe,
-        "build": _build,
-    }
-    serve(lambda request, reply: handlers[request["do"]](request, reply))
+    """Serve `network`, `describe`, `propose` and `build` requests."""
+    keep_torch_out()
+    serve_all({"network": _network, "describe": _describe, "propose": _propose, "build": _build})
 
 
 def _network(request: dict[str, Any], reply: Reply) -> None:
@@ -87,6 +80,11 @@ def _configs(workload: Workload, request: dict[str, Any]) -> list[Config]:
     if kernel is None:
         return []
     return [dict(config) for config in kernel.configs(workload, GpuMachine(**request["machine"]))]
+
+
+def _propose(request: dict[str, Any], reply: Reply) -> None:
+    """Reply with nothing: all that MetaSchedule proposes for a GPU has been described."""
+    reply(configs=[])
 
 
 def _build(request: dict[str, Any], reply: Reply) -> None:

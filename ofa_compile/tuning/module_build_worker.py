@@ -6,12 +6,11 @@ Run as a module by `metaschedule.WarmBuilder`.
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ofa_compile.tuning.build_worker import link_shared
-from ofa_compile.tuning.serve import Reply, serve
+from ofa_compile.tuning.serve import Reply, keep_torch_out, serve
 
 if TYPE_CHECKING:
     from ofa_compile.compiler.tvm_api import IRModule
@@ -19,8 +18,7 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Serve requests to build candidates."""
-    # tvm_ffi imports torch where it is installed, which takes seconds; nothing here needs it.
-    sys.modules["torch"] = None  # type: ignore[assignment]
+    keep_torch_out()
     from ofa_compile.compiler.tvm_api import limit_intrinsics
 
     limit_intrinsics()

@@ -6,7 +6,6 @@ must not takes this process with it and nothing else.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from ofa_compile.tuning.output_error import TOLERANCES, describe_error, output_error
 from ofa_compile.tuning.race import relative_times
-from ofa_compile.tuning.serve import Reply, serve
+from ofa_compile.tuning.serve import Reply, keep_torch_out, serve_all
 
 Arrays = list[NDArray[Any]]
 Call = Callable[[int], float]
@@ -27,12 +26,10 @@ _SEED = 20_191_129
 
 def main() -> None:
     """Serve `start` (which does nothing), `prepare` and `run` requests."""
-    # tvm_ffi imports torch where it is installed, which takes seconds; nothing here needs it.
-    sys.modules["torch"] = None  # type: ignore[assignment]
+    keep_torch_out()
     from ofa_compile.compiler import tvm_api  # noqa: F401 - before the first candidate's time-out
 
-    handlers = {"start": lambda request, reply: None, "prepare": _prepare, "run": _run}
-    serve(lambda request, reply: handlers[request["do"]](request, reply))
+    serve_all({"start": lambda request, reply: None, "prepare": _prepare, "run": _run})
 
 
 def _prepare(request: dict[str, Any], reply: Reply) -> None:

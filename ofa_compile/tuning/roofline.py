@@ -124,7 +124,12 @@ def num_values(workload: w.Workload) -> int:
         case w.Convolution():
             inputs = workload.height * workload.width * workload.in_channels
             outputs = workload.out_height * workload.out_width * workload.out_channels
-            weights = workload.in_channels * workload.out_channels * workload.kernel[0] ** 2
+            weights = (
+                workload.in_channels
+                * workload.out_channels
+                * workload.kernel[0]
+                * workload.kernel[1]
+            )
             return workload.batch * (inputs + outputs) + weights
         case w.GlobalPool():
             return workload.batch * (workload.positions + 1) * workload.channels

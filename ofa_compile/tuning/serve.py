@@ -12,13 +12,23 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 Reply = Callable[..., None]
 Handler = Callable[[dict[str, Any], Reply], None]
 
 _PR_SET_PDEATHSIG = 1
+
+
+def keep_torch_out() -> None:
+    """Let nothing import torch: tvm_ffi would, which takes seconds, and no worker needs it."""
+    sys.modules["torch"] = None  # type: ignore[assignment]
+
+
+def serve_all(handlers: Mapping[str, Handler]) -> None:
+    """Serve requests that say in `do` which handler is meant."""
+    serve(lambda request, reply: handlers[request["do"]](request, reply))
 
 
 def serve(handler: Handler) -> None:

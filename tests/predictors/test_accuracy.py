@@ -155,3 +155,10 @@ def test_torn_lines_are_passed_over(tmp_path: Path) -> None:
     append_record(path, second)
     assert read_records(path) == [first, second]
     assert read_records(tmp_path / "none.jsonl") == []
+
+
+def test_unwritable_destination_is_an_error(predictor: AccuracyPredictor, tmp_path: Path) -> None:
+    blocker = tmp_path / "file"
+    blocker.write_text("")
+    with pytest.raises(ArtifactError, match="cannot write the accuracy predictor to"):
+        predictor.save(blocker / "accuracy.safetensors")

@@ -147,3 +147,7 @@ def test_what_a_board_is_lost_with_another_repeats(
     assert "2 boards were lost: board fake returned 159 bytes of times" in found.error
     with pytest.raises(DeviceUnavailableError, match="no board is free"):
         boards_of(FakeBoard(ended("error 0 0\n"))).run(network)
+    babbling = FakeBoard(ended("error x y\n"))
+    timeless = FakeBoard(ended(SAID.format(0)), np.full((5, 4), np.nan).tobytes())
+    found = boards_of(babbling, timeless).run(network)
+    assert "board fake returned times that are none" in found.error
