@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import subprocess
 import tempfile
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from ofa_compile.errors import BuildError, MeasurementError, MissingDependencyError
@@ -21,15 +20,16 @@ from ofa_compile.measurement.cycle_model import (
     find_mca,
 )
 from ofa_compile.measurement.instruction_counts import count_instructions
+from ofa_compile.tuning.candidate_runner import CandidateRunner
 from ofa_compile.tuning.database import LatencyKind, Status
-from ofa_compile.tuning.jobs import BuiltJob, TrialResult
+from ofa_compile.tuning.jobs import BuiltCandidate, Results, TrialResult
 from ofa_compile.tuning.program import CandidateLinker, CandidateProgram, ProgramReport
 
 # An emulator runs some ten million multiply-adds a second.
 _TIMEOUT_S = 120.0
 
 
-class EstimateRunner:
+class EstimateRunner(CandidateRunner):
     """Runs jobs in an emulator that counts instructions.
 
     Parameters
@@ -46,8 +46,6 @@ class EstimateRunner:
     """
 
     kind: LatencyKind = "estimate"
-    num_parallel = 1
-    boards = ()
 
     def __init__(self, target: TargetSpec, *, timeout_s: float = _TIMEOUT_S) -> None:
         emulator = find_emulator(target)
@@ -60,32 +58,20 @@ class EstimateRunner:
         self._core = core_model(target, emulator)
         self._cycles_per_us = 1e-6 * target.core.frequency_hz
         self._linker = CandidateLinker(target)
-        self._thread = ThreadPoolExecutor(1, "ofa-estimate")
+        super().__init__(1)
 
-    def submit(self, built: BuiltJob) -> Future[list[TrialResult]]:
-        """Start running; gives one result per candidate, failures included."""
-        return self._thread.submit(self._run, built)
+    def _stop(self) -> None:
+        """Let the job under way end: it has a time limit."""
 
-    def close(self) -> None:
-        """Stop when the job under way is done."""
-        self._thread.shutdown(cancel_futures=True)
+    def _release(self) -> None:
+        """Give nothing back, as nothing is held."""
 
-    def _run(self, built: BuiltJob) -> list[TrialResult]:
-        results = {
-            number: TrialResult("build", candidate.error)
-            for number, candidate in enumerate(built.candidates)
-            if candidate.error is not None
-        }
-        numbers = [n for n in range(len(built.candidates)) if n not in results]
+    def _attempt(self, candidates: list[BuiltCandidate]) -> Results:
         with tempfile.TemporaryDirectory(prefix="ofa-candidates-") as folder:
             try:
-                if numbers:
-                    chosen = [built.candidates[number] for number in numbers]
-                    found = self._estimate(self._linker.link(chosen, Path(folder)))
-                    results.update({numbers[place]: result for place, result in found.items()})
+                return self._estimate(self._linker.link(candidates, Path(folder)))
             except BuildError as error:
-                results.update(dict.fromkeys(numbers, TrialResult("build", str(error))))
-        return [results[number] for number in range(len(built.candidates))]
+                return dict.fromkeys(range(len(candidates)), TrialResult("build", str(error)))
 
     def _estimate(self, program: CandidateProgram) -> dict[int, TrialResult]:
         """Check all candidates, then count what those that are right execute."""
