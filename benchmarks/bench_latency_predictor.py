@@ -195,7 +195,8 @@ def _noise(
         signs = signs_of_signal(task, architectures, models, name, args.seed)
         results[name] = {"within_10_percent": {**reached, **spread}, "rank_correlation": signs}
         percents = (f"{100 * share:.1f} %" for share in reached.values())
-        rows.append((name, *percents, *(f"{value:.2f}" for value in signs.values())))
+        ranks = ("-" if value is None else f"{value:.2f}" for value in signs.values())
+        rows.append((name, *percents, *ranks))
     say(args, "\n## HELP: share within 10 % from 100 subnets, and what noise allows\n")
     say(args, table(_NOISE_HEADER, rows))
     return results

@@ -80,15 +80,18 @@ class NoiseModel:
 
 def signs_of_signal(
     task: Task, architectures: Subnets, models: Mapping[str, NoiseModel], name: str, seed: int
-) -> dict[str, float]:
-    """Return rank correlations of one set's residuals: about 0 if they are noise of single runs."""
+) -> dict[str, float | None]:
+    """Return rank correlations of one set's residuals: about 0 if they are noise of single runs.
+
+    Of the correlations with other sets the largest; None where there is no other.
+    """
     ratios = models[name].ratios
     others = [metrics.spearman(ratios, m.ratios) for key, m in models.items() if key != name]
     return {
         "with_trees": metrics.spearman(
             ratios, _tree_predictions(task, architectures, ratios, seed)
         ),
-        "with_same_subnet_elsewhere": max(others, key=abs, default=float("nan")),
+        "with_same_subnet_elsewhere": max(others, key=abs, default=None),
         "with_subnet_before": metrics.spearman(ratios[1:], ratios[:-1]),
     }
 
