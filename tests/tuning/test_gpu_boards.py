@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -100,6 +101,17 @@ def test_candidates_that_are_right_are_timed(
     assert (report.reference_us, report.num_drifts, report.problem) == (1000, 0, None)
     assert board.files["removed"] == b"times.f64"
     assert board.is_closed
+
+
+def test_tf32_may_be_off_by_what_rounding_costs(
+    network: CandidateNetwork, boards_of: Callable[..., GpuBoards]
+) -> None:
+    said = "error 0 1e-3\nerror 1 1e-6\nerror 2 5e-3\n"
+    for is_tf32, expected in ((False, ["wrong", "ok", "wrong"]), (True, ["ok", "ok", "wrong"])):
+        boards = boards_of(FakeBoard(ended(said)))
+        results = boards.run(dataclasses.replace(network, is_tf32=is_tf32))
+        boards.close()
+        assert [results[n].status for n in range(3)] == expected
 
 
 @pytest.mark.parametrize(
