@@ -72,11 +72,9 @@ def build(
     """Compile a subnet for a target in its precision."""
     options = CompileOptions(target=target.name, supernet=SPACE)
     size = architecture.resolution
-    path = folder / "subnet.onnx"
-    path.write_bytes(subnet.onnx)
     looks = Preprocessing(height=size, width=size, mean=(0.0,) * 3, std=(1.0,) * 3)
     return compile_onnx(
-        path,
+        subnet.onnx,
         target,
         folder,
         symbol_prefix=PREFIX,
