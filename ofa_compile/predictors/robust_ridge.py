@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 _ALPHAS = 10.0 ** np.arange(-5.0, 4.01, 0.5)
-# Deviations beyond which an error counts less: low, since times err upwards and by far.
-_HUBER = 1.0
+_HUBER = 1.5
 _NUM_REWEIGHTINGS = 5
 _MIN_SLACK = 1e-12
 

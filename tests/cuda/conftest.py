@@ -16,10 +16,22 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "compiler"))  # for onnx_nets
 from software_nvcc import precompile
 
 from ofa_compile.cache import Cache
+from ofa_compile.compiler.cuda.nvcc import find_nvcc
 from ofa_compile.compiler.link import runtime_folder
+from ofa_compile.errors import MissingDependencyError
 from ofa_compile.hardware.target_spec import TargetSpec, load_target
 
 HERE = Path(__file__).parent
+
+
+@pytest.fixture
+def real_nvcc(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let NVIDIA's own compiler be found; skip where there is none."""
+    monkeypatch.delenv("CUDA_HOME", raising=False)
+    try:
+        find_nvcc()
+    except MissingDependencyError as err:
+        pytest.skip(f"{err}; {err.hint}")
 
 
 @pytest.fixture(scope="session")

@@ -26,7 +26,6 @@ from ofa_compile.compiler.gpu.kernels import generate_kernel
 from ofa_compile.compiler.kernel_registry import GpuMachine, find_kernel
 from ofa_compile.compiler.link import runtime_folder
 from ofa_compile.compiler.workload import GatedPointwise, Pointwise, Workload
-from ofa_compile.errors import MissingDependencyError
 from ofa_compile.hardware.precision import target_in
 from ofa_compile.hardware.target_spec import TargetSpec, load_target
 from ofa_compile.kernels.gpu_matrix import pack_matrix
@@ -111,16 +110,7 @@ def test_what_tensor_cores_cannot_take_is_for_other_kernels() -> None:
         assert "ofa_product" not in source_of(Pointwise(49, 16, 24), machine)
 
 
-@pytest.fixture
-def _real_nvcc(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("CUDA_HOME", raising=False)
-    try:
-        find_nvcc()
-    except MissingDependencyError as err:
-        pytest.skip(f"{err}; {err.hint}")
-
-
-@pytest.mark.usefixtures("_real_nvcc")
+@pytest.mark.usefixtures("real_nvcc")
 def test_tf32_is_rounded_and_multiplied_in_one_instruction_each(tmp_path: Path) -> None:
     (tmp_path / "kernel.cu").write_text(source_of(PRODUCTS[3], TF32), encoding="utf-8")
     command = [find_nvcc().path, "-ptx", "-arch=sm_80", "-std=c++17", f"-I{runtime_folder()}"]
@@ -133,7 +123,7 @@ def test_tf32_is_rounded_and_multiplied_in_one_instruction_each(tmp_path: Path) 
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("_real_nvcc")
+@pytest.mark.usefixtures("real_nvcc")
 @pytest.mark.parametrize(
     ("machine", "precision"),
     [(HALVES, "fp16"), (MATRICES, "fp16"), (TF32, "tf32")],

@@ -32,15 +32,6 @@ LARGE: list[Workload] = [
 ]
 
 
-@pytest.fixture
-def real_nvcc(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("CUDA_HOME", raising=False)
-    try:
-        find_nvcc()
-    except MissingDependencyError as err:
-        pytest.skip(f"{err}; {err.hint}")
-
-
 def generated(work: Workload, machine: GpuMachine = GpuMachine(8192)) -> KernelSource:  # noqa: B008
     kernel = find_kernel(work, "gpu")
     assert kernel is not None
