@@ -16,9 +16,10 @@ from typing import Any
 from ofa_compile.errors import DeviceUnavailableError, OfaCompileError, TargetSpecError
 from ofa_compile.hardware import host
 from ofa_compile.hardware.device_facts import DeviceFacts, differences
+from ofa_compile.hardware.emulator import find_emulator, unset_variables
 from ofa_compile.hardware.gpu_devices import check_gpu
 from ofa_compile.hardware.target_spec import TargetSpec, load_target
-from ofa_compile.hardware.toolchain import ZIG, find_emulator, find_linker, install_hint
+from ofa_compile.hardware.toolchain import ZIG, find_linker, install_hint, variable_hint
 
 _PROGRAM = (
     "#include <math.h>\nint main(int n, char **v) { (void)v; return sqrt(n * 9.0) != 3.0; }\n"
@@ -158,7 +159,9 @@ def _probe(target: TargetSpec) -> list[Check]:
     if not can_run(target):
         with tempfile.TemporaryDirectory(prefix="ofa-compile-") as folder:
             check = _attempt("test program", lambda: str(build_probe(target, Path(folder))))
-        return [_skipped("test program", _NO_EMULATOR) if check.is_ok else check]
+        unset = unset_variables(target.emulator.command) if target.emulator else []
+        without = _skipped("test program", _NO_EMULATOR, variable_hint(unset))
+        return [without if check.is_ok else check]
     try:
         result = probe(target)
     except OfaCompileError as err:

@@ -24,8 +24,9 @@ _NODE = 20
 def _lacks_arm64() -> str | None:
     """Say what is missing for building and running arm64 code, or None."""
     from ofa_compile.errors import MissingDependencyError
+    from ofa_compile.hardware.emulator import find_emulator
     from ofa_compile.hardware.target_spec import load_target
-    from ofa_compile.hardware.toolchain import find_emulator, find_linker
+    from ofa_compile.hardware.toolchain import find_linker
 
     target = load_target("arm64")
     try:
@@ -115,7 +116,8 @@ def _heeded_interrupts() -> None:
 def runnable() -> Callable[[TargetSpec], TargetSpec]:
     """Return what passes a target on if this machine links and runs for it, and skips if not."""
     from ofa_compile.errors import MissingDependencyError
-    from ofa_compile.hardware.toolchain import find_emulator, find_linker
+    from ofa_compile.hardware.emulator import find_emulator
+    from ofa_compile.hardware.toolchain import find_linker
 
     def check(target: TargetSpec) -> TargetSpec:
         try:

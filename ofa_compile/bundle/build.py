@@ -44,6 +44,7 @@ from ofa_compile.bundle.quantised import quantised_reference
 from ofa_compile.bundle.verify import Reference, VerificationResult, tolerance_of, verify
 from ofa_compile.errors import UserInputError
 from ofa_compile.hardware.board_address import is_on_board
+from ofa_compile.hardware.emulator import shown
 from ofa_compile.hardware.target_spec import TargetSpec
 from ofa_compile.hardware.toolchain import find_linker
 
@@ -298,7 +299,7 @@ def _verify_program(
             return _compare(program.run, manifest, reference), f"board {program.board.model}"
     command = emulator_command(manifest.target)
     executable = Executable(path, classes, command)
-    return _compare(executable.run, manifest, reference), _runner_words(manifest, command)
+    return _compare(executable.run, manifest, reference), _runner_words(manifest)
 
 
 def _verify_library(
@@ -312,9 +313,9 @@ def _compare(run: Run, manifest: Manifest, reference: Reference) -> Verification
     return verify(run, reference.inputs, reference.logits, tolerance_of(manifest.precision))
 
 
-def _runner_words(manifest: Manifest, command: Sequence[str]) -> str:
+def _runner_words(manifest: Manifest) -> str:
     """Say what ran the executable: which emulator, as which processor where it was told one."""
-    if not command:
+    if is_native(manifest.target):
         return "native"
-    words = [Path(command[0]).name, *command[1:]]
-    return f"{'engine' if manifest.platform.is_hosted else 'emulator'} {' '.join(words)}"
+    kind = "engine" if manifest.platform.is_hosted else "emulator"
+    return f"{kind} {shown(manifest.target['emulator'])}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -10,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ofa_compile.errors import DeviceError, DeviceUnavailableError, MissingDependencyError
+from ofa_compile.errors import DeviceError, DeviceUnavailableError
 from ofa_compile.hardware.board_address import board_address, is_on_board
+from ofa_compile.hardware.emulator import resolve
 from ofa_compile.hardware.gpu_devices import check_gpu
 from ofa_compile.hardware.host import has_flags, host_arch
 from ofa_compile.hardware.platform import LINUX, platform_of
 from ofa_compile.hardware.target_spec import GPU_KINDS
-from ofa_compile.hardware.toolchain import install_hint
 from ofa_compile.runtime.program import Program, check_end
 
 
@@ -37,7 +36,7 @@ def emulator_command(target: Mapping[str, Any]) -> list[str]:
         If this machine cannot run the code and the target names no emulator, or if it lacks the
         GPU that the target needs.
     MissingDependencyError
-        If the emulator is not installed.
+        If the emulator is not installed, or what it needs is not named.
     """
     if is_native(target):
         check_gpu(target["tvm_target"]["kind"])
@@ -47,12 +46,7 @@ def emulator_command(target: Mapping[str, Any]) -> list[str]:
         msg = f"the bundle is for {target['name']} ({target['arch']}{needs})"
         msg += f", which this {host_arch()} machine cannot run"
         raise DeviceUnavailableError(msg, hint="run it on the device")
-    program, *arguments = target["emulator"]
-    path = shutil.which(program)
-    if path is None:
-        msg = f"{program} is not installed; it runs bundles for {target['name']} here"
-        raise MissingDependencyError(msg, hint=install_hint(program))
-    return [path, *arguments]
+    return resolve(target["emulator"], target["name"])
 
 
 def check_runnable(target: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Find the compiler that links for a target, and the emulator that runs its executables."""
+"""Find the compiler that links for a target."""
 
 from __future__ import annotations
 
@@ -47,6 +47,8 @@ _CLANG_PACKAGES = {"wasi": "clang lld wasi-libc libclang-rt-dev-wasm32"}
 _VARIABLE_HINTS = {
     "ANDROID_NDK": "unpack Android's NDK (developer.android.com/ndk/downloads) and"
     " export ANDROID_NDK=/path/to/android-ndk-r27",
+    "ANDROID_SYSTEM": "export ANDROID_SYSTEM=/path/to/folder that holds system/bin/linker64 and"
+    " system/lib64/libc.so, libm.so and libdl.so of a phone (adb pull)",
 }
 
 
@@ -150,34 +152,11 @@ def find_linker_among(
             return found
     names = ", ".join(linkers) or "nothing ('toolchain.linkers' is empty)"
     message = f"no compiler that can link for target '{target}'; looked for {names}"
-    variables = dict.fromkeys(name for entry in linkers for name in _variables(entry))
-    if variables:
-        message += f" ({_about_variables(list(variables))})"
-    hint = next((_VARIABLE_HINTS[name] for name in variables if name in _VARIABLE_HINTS), None)
-    raise MissingDependencyError(message, hint=hint or _linker_hint(linkers, arch, platform))
-
-
-def find_emulator(target: TargetSpec) -> list[str] | None:
-    """Return the command that runs the target's executables here.
-
-    Returns
-    -------
-    None if this machine runs them itself, or the target names no emulator (`is_native` tells
-    which); otherwise the command to put before the executable.
-
-    Raises
-    ------
-    MissingDependencyError
-        If the target names an emulator and this machine lacks it.
-    """
-    if target.is_native or target.emulator is None:
-        return None
-    program, *arguments = target.emulator.command
-    path = shutil.which(program)
-    if path is None:
-        message = f"target '{target.name}' runs here only in {program}, which is not installed"
-        raise MissingDependencyError(message, hint=install_hint(program))
-    return [path, *arguments]
+    named = list(dict.fromkeys(name for entry in linkers for name in variables(entry)))
+    if named:
+        message += f" ({about_variables(named)})"
+    hint = variable_hint(named) or _linker_hint(linkers, arch, platform)
+    raise MissingDependencyError(message, hint=hint)
 
 
 def install_hint(program: str) -> str:
@@ -201,12 +180,17 @@ def _linker_hint(linkers: Sequence[str], arch: str, platform: Platform) -> str:
     return ", or: ".join(lines) or "add one to 'toolchain.linkers' in the target's file"
 
 
-def _variables(entry: str) -> list[str]:
-    """Return the environment variables that an entry of `linkers` names."""
+def variables(entry: str) -> list[str]:
+    """Return the environment variables that a word of a target's file names, as "$NAME"."""
     return string.Template(entry).get_identifiers()
 
 
-def _about_variables(names: Sequence[str]) -> str:
+def variable_hint(names: Sequence[str]) -> str | None:
+    """Return how to set the first of some environment variables that has a known use."""
+    return next((_VARIABLE_HINTS[name] for name in names if name in _VARIABLE_HINTS), None)
+
+
+def about_variables(names: Sequence[str]) -> str:
     """Say which of them are set, and that nothing was found there; or that none is."""
     found = [f"{name} is '{os.environ[name]}'" for name in names if name in os.environ]
     if found:

@@ -6,15 +6,14 @@ into cycles (see `cycle_model`, which says what that leaves out).
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ofa_compile.errors import DeviceUnavailableError, MissingDependencyError
+from ofa_compile.hardware.emulator import resolve
 from ofa_compile.hardware.target_spec import TargetSpec
-from ofa_compile.hardware.toolchain import install_hint
 from ofa_compile.measurement.cycle_model import (
     INSTRUCTION_SETS,
     Disassembly,
@@ -63,13 +62,11 @@ class CycleEstimator:
             msg = f"nothing estimates cycles of '{target.name}' ({target.arch}): that takes an "
             msg += f"emulator in its file, and one of {known}"
             raise DeviceUnavailableError(msg, hint="`search` estimates from facts about the core")
-        program, *arguments = target.emulator.command
-        path, mca = shutil.which(program), find_mca()
-        if path is None or mca is None:
-            msg = f"{program if path is None else 'llvm-mca'} is not installed"
-            hint = install_hint(program) if path is None else "apt-get install llvm"
-            raise MissingDependencyError(msg, hint=hint)
-        self._emulator, self._mca, self._arch = [path, *arguments], mca, target.arch
+        emulator, mca = resolve(target.emulator.command, target.name), find_mca()
+        if mca is None:
+            msg = "llvm-mca is not installed"
+            raise MissingDependencyError(msg, hint="apt-get install llvm")
+        self._emulator, self._mca, self._arch = emulator, mca, target.arch
         self.core = core or core_model(target, self._emulator)
         self._frequency_hz = target.core.frequency_hz
 

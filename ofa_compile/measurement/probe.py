@@ -17,6 +17,7 @@ from ofa_compile.bundle.manifest import describe_target
 from ofa_compile.compiler.link import copy_launcher, runtime_folder
 from ofa_compile.errors import BuildError, DeviceError
 from ofa_compile.hardware.device_facts import DeviceFacts
+from ofa_compile.hardware.emulator import shown, unset_variables
 from ofa_compile.hardware.target_spec import TargetSpec
 from ofa_compile.hardware.toolchain import find_linker
 from ofa_compile.remote.program import acquire_target_board
@@ -48,7 +49,9 @@ class ProbeResult:
 
 def can_run(target: TargetSpec) -> bool:
     """Tell whether a target has a board, an emulator or this machine to run its programs."""
-    return target.is_native or target.runner.kind == "rpc" or target.emulator is not None
+    if target.is_native or target.runner.kind == "rpc":
+        return True
+    return target.emulator is not None and not unset_variables(target.emulator.command)
 
 
 def compile_kernel(target: TargetSpec) -> bytes:
@@ -123,7 +126,7 @@ def probe(target: TargetSpec) -> ProbeResult:
         except (OSError, subprocess.TimeoutExpired) as err:
             message = f"the test program cannot be run: {err}"
             raise DeviceError(message, hint=_HINT) from err
-    where = f"in {' '.join([Path(command[0]).name, *command[1:]])}" if command else "here"
+    where = f"in {shown(target.emulator.command)}" if command and target.emulator else "here"
     printed = done.stdout.decode(errors="replace")
     _check(where, done.returncode, printed, done.stderr.decode(errors="replace"))
     return ProbeResult(where=where, facts=DeviceFacts.parse(printed) if is_real else None)

@@ -11,8 +11,8 @@ import tempfile
 from pathlib import Path
 
 from ofa_compile.errors import BuildError, MeasurementError, MissingDependencyError
+from ofa_compile.hardware.emulator import find_emulator
 from ofa_compile.hardware.target_spec import TargetSpec
-from ofa_compile.hardware.toolchain import find_emulator
 from ofa_compile.measurement.cycle_model import (
     Disassembly,
     core_model,

@@ -143,7 +143,7 @@ def test_missing_emulator_is_found_before_compiling(make_bundle: Any, tmp_path: 
     arm64 = dataclasses.replace(load_target("arm64"), emulator=EmulatorSpec(command=("qemu-none",)))
     if arm64.is_native:
         pytest.skip("this machine needs no emulator for arm64")
-    with pytest.raises(MissingDependencyError, match="qemu-none is not installed"):
+    with pytest.raises(MissingDependencyError, match="qemu-none, which is not installed"):
         make_bundle(target=arm64, onnx_path=tmp_path / "absent.onnx")
     with pytest.raises(DeviceUnavailableError, match="cannot run"):
         make_bundle(target=dataclasses.replace(arm64, emulator=None))

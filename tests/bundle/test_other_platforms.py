@@ -18,14 +18,17 @@ from stub_bundle import PREPROCESSING
 
 from ofa_compile.bundle.build import BundleContents, Reference, build_bundle
 from ofa_compile.bundle.bundle import Bundle, load_bundle
-from ofa_compile.bundle.executor import check_runnable
+from ofa_compile.bundle.executor import check_runnable, emulator_command
 from ofa_compile.bundle.manifest import describe_target
 from ofa_compile.cache import Cache
 from ofa_compile.errors import DeviceError, MissingDependencyError
 from ofa_compile.hardware.target_spec import load_target
 from ofa_compile.hardware.toolchain import find_linker
 
-NAMES = ("riscv64", "riscv64-v", "armv7", pytest.param("wasm32", marks=pytest.mark.node))
+NAMES = (
+    *("riscv64", "riscv64-v", "armv7", "android-arm64"),
+    pytest.param("wasm32", marks=pytest.mark.node),
+)
 SHAPE = (1, 3, 10, 10)
 
 
@@ -76,6 +79,48 @@ def test_bundle_is_verified_and_runs(name: str, tmp_path: Path, cache: Cache) ->
     image = np.full((9, 9, 3), 77, np.uint8)
     (best,) = bundle.classify(image, top=1)
     assert 0 < best[0].probability <= 1
+
+
+CALLER = r"""
+#include <dlfcn.h>
+#include <stdio.h>
+
+int main(int argc, char **argv)
+{
+    float image[300], logits[5];
+    void *library = argc == 3 ? dlopen(argv[1], RTLD_NOW) : NULL;
+    int (*set_threads)(int) = library ? dlsym(library, PREFIX "set_threads") : NULL;
+    int (*run)(const float *, float *) = library ? dlsym(library, PREFIX "run") : NULL;
+    FILE *file = argc == 3 ? fopen(argv[2], "rb") : NULL;
+    if (!run || !set_threads || !file || fread(image, sizeof image, 1, file) != 1)
+        return 1;
+    if (set_threads(3) || run(image, logits))
+        return 2;
+    return fwrite(logits, sizeof logits, 1, stdout) == 1 ? 0 : 3;
+}
+"""
+
+
+def test_an_android_library_is_loaded_and_threaded_by_bionic(tmp_path: Path, cache: Cache) -> None:
+    """What an app's `System.loadLibrary` does, with a phone's own loader and C library."""
+    bundle = build("android-arm64", tmp_path, cache)
+    linker = find_linker(load_target("android-arm64"))
+    (tmp_path / "caller.c").write_text(CALLER, encoding="utf-8")
+    prefix = f'-DPREFIX="{bundle.manifest.symbol_prefix}"'
+    made = [*linker.command, "-pie", "-fPIE", prefix, "caller.c", "-o", "caller", "-ldl"]
+    subprocess.run(made, check=True, cwd=tmp_path)
+    image = np.random.default_rng(3).standard_normal(SHAPE, dtype=np.float32)
+    image.tofile(tmp_path / "image.f32")
+    command = emulator_command(bundle.manifest.target)
+    done = subprocess.run(
+        [*command, "./caller", bundle.path / "libsubnet.so", "image.f32"],
+        capture_output=True,
+        cwd=tmp_path,
+        check=True,
+    )
+    expected = reference(tmp_path / "net.onnx", image)
+    actual = np.frombuffer(done.stdout, "<f4").reshape(expected.shape)
+    assert np.abs(actual - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
 @pytest.mark.node

@@ -113,7 +113,7 @@ def test_pools_that_round_up(agree: Agree, kind: str, kernel: int) -> None:
 def test_arm64_executes_like_onnx(tmp_path: Path, cache: Cache) -> None:
     from ofa_compile.bundle.network_meta import render_network_meta
     from ofa_compile.bundle.preprocess import Preprocessing
-    from ofa_compile.hardware.toolchain import find_emulator
+    from ofa_compile.hardware.emulator import find_emulator
 
     target = load_target("arm64")
     net = mobile_net()

@@ -23,10 +23,11 @@ def test_subnets_agree_with_pytorch(
     check_subnets(name, 3, cuda, tmp_path, cache, rng)
 
 
+@pytest.mark.parametrize("batch", [8, 64])
 def test_a_batch_agrees_with_pytorch(
-    tmp_path: Path, cuda: TargetSpec, cache: Cache, rng: np.random.Generator
+    batch: int, tmp_path: Path, cuda: TargetSpec, cache: Cache, rng: np.random.Generator
 ) -> None:
-    check_subnets("ofa_mbv3_cifar", 1, cuda, tmp_path, cache, rng, batch=8)
+    check_subnets("ofa_mbv3_cifar", 1, cuda, tmp_path, cache, rng, batch=batch)
 
 
 @pytest.mark.parametrize("precision", ["fp16", "tf32"])

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -9,8 +8,8 @@ import pytest
 from ofa_compile.errors import BuildError, MissingDependencyError
 from ofa_compile.hardware import toolchain
 from ofa_compile.hardware.host import host_arch
-from ofa_compile.hardware.target_spec import EmulatorSpec, TargetSpec, ToolchainSpec, load_target
-from ofa_compile.hardware.toolchain import find_emulator, find_linker
+from ofa_compile.hardware.target_spec import TargetSpec, ToolchainSpec, load_target
+from ofa_compile.hardware.toolchain import find_linker
 
 
 @pytest.fixture
@@ -142,36 +141,3 @@ def test_version_is_the_first_line(
     (tmp_path / "y-gcc").write_text("#!/bin/sh\nexit 3\n", encoding="utf-8")
     with pytest.raises(BuildError, match="y-gcc cannot be run"):
         find_linker(linking_with(board, "y-gcc")).version()
-
-
-def test_emulator(board: TargetSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    command = EmulatorSpec(command=("qemu-board", "-cpu", "max"))
-    emulated = dataclasses.replace(board, emulator=command)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(MissingDependencyError, match="only in qemu-board, which is not installed"):
-        find_emulator(emulated)
-    programs(tmp_path, "qemu-board")
-    assert find_emulator(emulated) == [str(tmp_path / "qemu-board"), "-cpu", "max"]
-    assert find_emulator(dataclasses.replace(board, emulator=None)) is None
-    assert find_emulator(load_target("host")) is None
-
-
-def test_missing_qemu_names_its_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    target = load_target("arm64")
-    if target.is_native:
-        pytest.skip("arm64 is native here")
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(MissingDependencyError) as caught:
-        find_emulator(target)
-    assert caught.value.hint == "sudo apt-get install qemu-user"
-
-
-@pytest.mark.arm64
-def test_a_static_program_runs_in_the_emulator(tmp_path: Path) -> None:
-    target = load_target("arm64")
-    source, program = tmp_path / "a.c", tmp_path / "a"
-    source.write_text("int main(void) { return 7; }\n", encoding="utf-8")
-    command = [*find_linker(target).static_command, str(source), "-o", str(program)]
-    subprocess.run(command, check=True)
-    done = subprocess.run([*(find_emulator(target) or []), str(program)], check=False)
-    assert done.returncode == 7

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ofa_compile.compiler.kernel_registry import VectorMachine, find_kernel
+from ofa_compile.hardware.emulator import find_emulator
 from ofa_compile.hardware.target_spec import TargetSpec
-from ofa_compile.hardware.toolchain import find_emulator, find_linker
+from ofa_compile.hardware.toolchain import find_linker
 from ofa_compile.tuning.cases import stored
 from ofa_compile.tuning.references import Case
 

@@ -13,8 +13,9 @@ from ofa_compile.compiler.kernel_registry import Config, VectorMachine, find_ker
 from ofa_compile.compiler.link import copy_launcher
 from ofa_compile.compiler.workload import Workload
 from ofa_compile.errors import MissingDependencyError
+from ofa_compile.hardware.emulator import find_emulator
 from ofa_compile.hardware.target_spec import TargetSpec, load_target
-from ofa_compile.hardware.toolchain import find_emulator, find_linker
+from ofa_compile.hardware.toolchain import find_linker
 from ofa_compile.kernels.pointwise import pack_weights
 from ofa_compile.tuning.references import Case, make_case
 

@@ -20,9 +20,10 @@ from ofa_compile.compiler.workload import (
     ScaleChannelsInt8,
 )
 from ofa_compile.errors import MissingDependencyError, TargetSpecError
+from ofa_compile.hardware.emulator import find_emulator
 from ofa_compile.hardware.precision import target_in
 from ofa_compile.hardware.target_spec import TargetSpec, load_target
-from ofa_compile.hardware.toolchain import find_emulator, find_linker
+from ofa_compile.hardware.toolchain import find_linker
 from ofa_compile.kernels.depthwise_int8 import channel_groups
 from ofa_compile.tuning.references import Case
 from ofa_compile.tuning.references_int8 import make_int8_case

@@ -12,8 +12,9 @@ from test_depthwise import depthwise
 
 from ofa_compile.compiler.workload import GlobalPool, Pointwise, ScaleChannels
 from ofa_compile.errors import MissingDependencyError
+from ofa_compile.hardware.emulator import find_emulator
 from ofa_compile.hardware.target_spec import TargetSpec, list_targets, load_target
-from ofa_compile.hardware.toolchain import find_emulator, find_linker
+from ofa_compile.hardware.toolchain import find_linker
 
 # Every core gets a run of its own instruction selection; the two that are slow in QEMU are enough
 # to keep among the quick tests, since they differ most from the rest.

@@ -64,6 +64,12 @@ def test_a_subnet_at_full_size(
     check_subnets("ofa_mbv3_d234_e346_k357_w1.0", 1, vulkan, tmp_path, cache, rng, resolution=224)
 
 
+def test_a_batch_agrees_with_pytorch(
+    tmp_path: Path, vulkan: TargetSpec, cache: Cache, rng: np.random.Generator
+) -> None:
+    check_subnets("ofa_mbv3_cifar", 1, vulkan, tmp_path, cache, rng, batch=64)
+
+
 def test_halves(tmp_path: Path, vulkan: TargetSpec, cache: Cache, rng: np.random.Generator) -> None:
     halves = target_in(vulkan, "fp16")
     check_subnets("ofa_mbv3_cifar", 3, halves, tmp_path, cache, rng)

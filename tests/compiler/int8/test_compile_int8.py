@@ -18,9 +18,9 @@ from ofa_compile.cache import Cache
 from ofa_compile.compiler.build import compile_onnx
 from ofa_compile.compiler.int8.prepare import Calibration, given_images, quantised_logits
 from ofa_compile.errors import TargetSpecError, UserInputError
+from ofa_compile.hardware.emulator import find_emulator
 from ofa_compile.hardware.precision import target_in
 from ofa_compile.hardware.target_spec import TargetSpec, load_target
-from ofa_compile.hardware.toolchain import find_emulator
 
 Images = NDArray[np.float32]
 
