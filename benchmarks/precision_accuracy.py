@@ -29,9 +29,9 @@ from ofa_compile.bundle.quantised import logit_change
 from ofa_compile.cache import Cache
 from ofa_compile.compiler.build import CompiledNetwork, compile_onnx
 from ofa_compile.compiler.kernel_registry import VectorMachine
+from ofa_compile.hardware.emulator import find_emulator
 from ofa_compile.hardware.precision import target_in
 from ofa_compile.hardware.target_spec import TargetSpec, load_target
-from ofa_compile.hardware.toolchain import find_emulator
 from ofa_compile.options import CompileOptions
 from ofa_compile.space import Architecture, macs, search_space
 from ofa_compile.workflows.int8 import int8_calibration

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
     If the block raises, it is removed and the file stays as it was.
     """
-    staging = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    writer = f"{os.getpid()}-{threading.get_ident():x}"
+    staging = path.with_name(f".{path.name}.{writer}.tmp")
     try:
         yield staging
         staging.replace(path)

@@ -45,11 +45,6 @@ class Roofline:
         self._cycles_per_us = core.frequency_hz * 1e-6
         self._dense: set[w.Workload] = set()
 
-    @property
-    def macs_per_us(self) -> float:
-        """The arithmetic peak, as far as it is known."""
-        return self._macs_per_cycle * self._cycles_per_us
-
     def learn(self, workload: w.Workload, time_us: float) -> None:
         """Take a measured time into account."""
         if isinstance(workload, w.Pointwise | w.PointwiseInt8):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import ast
+import importlib
 import importlib.util
 import json
 import os
@@ -48,6 +50,16 @@ def test_readme_lists_every_script() -> None:
     text = (FOLDER / "README.md").read_text(encoding="utf-8")
     for script in SCRIPTS:
         assert script in text
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda path: path.stem)
+def test_what_is_taken_from_the_package_is_there(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and str(node.module).split(".")[0] == "ofa_compile":
+            module = importlib.import_module(str(node.module))
+            for name in (alias.name for alias in node.names):
+                submodule = f"{node.module}.{name}"
+                assert hasattr(module, name) or importlib.util.find_spec(submodule), submodule
 
 
 @pytest.mark.slow
