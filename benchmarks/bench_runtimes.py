@@ -132,7 +132,13 @@ def build_tvm(folder: Path, subnets: Networks, options: argparse.Namespace) -> N
             library = folder / name / file
             if not library.is_file():
                 source = folder / name / "subnet.onnx"
-                build_stock_tvm(source, library, trials=trials, threads=options.threads)
+                build_stock_tvm(
+                    source,
+                    library,
+                    trials=trials,
+                    threads=options.threads,
+                    database=folder / "metaschedule",
+                )
 
 
 def load_peers(folder: Path, x: Tensor, options: argparse.Namespace) -> list[Runtime]:
@@ -223,7 +229,7 @@ def main() -> None:
     arguments.add_argument("--data", type=Path, help="folder of the published data, for --all")
     arguments.add_argument("--tvm", action="store_true", help="with --build: stock TVM as well")
     arguments.add_argument(
-        "--tvm-trials", type=int, default=0, help="with --build: MetaSchedule's trials a subnet"
+        "--tvm-trials", type=int, default=0, help="with --build: MetaSchedule's trials a kernel"
     )
     arguments.add_argument("--without", action="append", default=[], metavar="PEER")
     arguments.add_argument("--prepare", action="store_true", help="convert for the peers only")

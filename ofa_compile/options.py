@@ -446,6 +446,8 @@ class EvaluateOptions(_Options):
         Training images that the training recipe held out.
     calibration_images, calibration_seed
         How many training images calibrate batch norm, and which.
+    view
+        How held-out images are turned, 0 to 3; `fit-accuracy` averages what several gave.
     design
         "spread" samples families over the whole range of sizes, "uniform" single subnets.
     shard
@@ -464,6 +466,7 @@ class EvaluateOptions(_Options):
     held_out: int = 5000
     calibration_images: int = 500
     calibration_seed: int = 0
+    view: int = 0
     design: str = "spread"
     shard: tuple[int, int] = (0, 1)
     seed: int = 0

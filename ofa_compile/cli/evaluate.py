@@ -58,6 +58,16 @@ def evaluate_command(
     calibration_seed: Annotated[
         int, typer.Option("--calibration-seed", min=0, help="Which training images those are.")
     ] = 0,
+    view: Annotated[
+        int,
+        typer.Option(
+            "--view",
+            min=0,
+            max=3,
+            help="Held-out images as they are (0), mirrored (1), shifted by a pixel (2), both (3). "
+            "Data sets may hold several; fit-accuracy averages them.",
+        ),
+    ] = 0,
     design: Annotated[
         Design, typer.Option("--design", help="How subnets are sampled.")
     ] = Design.SPREAD,
@@ -91,6 +101,7 @@ def evaluate_command(
         held_out=held_out,
         calibration_images=calibration_images,
         calibration_seed=calibration_seed,
+        view=view,
         design=design.value,
         shard=_shard(shard),
         seed=seed,

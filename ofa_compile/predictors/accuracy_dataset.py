@@ -37,6 +37,8 @@ class AccuracyRecord:
         Hash of the supernet's weights.
     calibration_seed
         Which choice of calibration images.
+    view
+        How the images were turned: see `training.evaluate.held_out_images`.
     """
 
     architecture: Architecture
@@ -46,6 +48,7 @@ class AccuracyRecord:
     data: str
     supernet: str
     calibration_seed: int = 0
+    view: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as plain JSON values."""
@@ -59,6 +62,7 @@ class AccuracyRecord:
             "data": self.data,
             "supernet": self.supernet,
             "calibration_seed": self.calibration_seed,
+            "view": self.view,
         }
 
 
@@ -129,4 +133,5 @@ def _parse(values: dict[str, Any]) -> AccuracyRecord:
         data=str(values["data"]),
         supernet=str(values["supernet"]),
         calibration_seed=int(values.get("calibration_seed", 0)),
+        view=int(values.get("view", 0)),
     )

@@ -19,7 +19,7 @@ from ofa_compile.predictors.accuracy import AccuracyPredictor
 from ofa_compile.predictors.accuracy_basis import Basis, basis_of
 from ofa_compile.predictors.accuracy_dataset import AccuracyRecord, read_records
 from ofa_compile.predictors.accuracy_mlp import FitConfig, fit_weights
-from ofa_compile.space import SearchSpace
+from ofa_compile.space import Architecture, SearchSpace
 
 __all__ = ["AccuracyData", "FitConfig", "collect", "fit_accuracy", "fit_records"]
 
@@ -144,8 +144,9 @@ def errors(actual: Floats, predicted: Floats) -> dict[str, float]:
 def collect(records: list[AccuracyRecord], space: SearchSpace) -> AccuracyData:
     """Check records and bring them into the form that fits need.
 
-    Records on another number of images than most are left out, which is logged. Where a subnet was
-    evaluated with several choices of calibration images, the first one counts.
+    Records on another number of images than most are left out, which is logged, and so are subnets
+    that lack one of the views that most were evaluated on. A subnet's accuracies on these views
+    are averaged; of several choices of calibration images, the first one of a view counts.
 
     Raises
     ------
@@ -168,28 +169,45 @@ def collect(records: list[AccuracyRecord], space: SearchSpace) -> AccuracyData:
         _LOGGER.warning("left out %d records not on %d images", left_out, usual[0])
     used = [r for r in records if (r.num_images, r.num_calibration_images) == usual]
     used.sort(key=lambda r: r.calibration_seed)
-    first = {r.architecture: r for r in reversed(used)}
-    distinct = list({r.architecture: first[r.architecture] for r in used}.values())
-    if len(distinct) < _MIN_SUBNETS:
-        message = (
-            f"{len(distinct)} evaluated subnets are too few; at least {_MIN_SUBNETS} are needed"
-        )
+    first: dict[tuple[Architecture, int], AccuracyRecord] = {}
+    for record in used:
+        first.setdefault((record.architecture, record.view), record)
+    top1 = _averaged(first)
+    if len(top1) < _MIN_SUBNETS:
+        message = f"{len(top1)} evaluated subnets are too few; at least {_MIN_SUBNETS} are needed"
         raise DataError(message, hint="Evaluate more with `ofa-compile evaluate --count`.")
-    architectures = [record.architecture for record in distinct]
+    architectures = list(top1)
     pairs = [
-        (first[r.architecture].top1, r.top1)
+        (first[r.architecture, r.view].top1, r.top1)
         for r in used
-        if r.calibration_seed != first[r.architecture].calibration_seed
+        if r.calibration_seed != first[r.architecture, r.view].calibration_seed
     ]
     return AccuracyData(
         space=space,
         codes=space.encode(architectures),
-        top1=np.array([record.top1 for record in distinct]),
+        top1=np.array(list(top1.values())),
         group=_groups(space, space.indices(architectures)),
         repeats=np.array(pairs).reshape(-1, 2),
         num_images=usual[0],
         supernet=supernets[0],
     )
+
+
+def _averaged(
+    first: dict[tuple[Architecture, int], AccuracyRecord],
+) -> dict[Architecture, float]:
+    """Return the mean over views of each subnet that has all of those that most have."""
+    counts = Counter(view for _, view in first)
+    views = {view for view, count in counts.items() if 2 * count > max(counts.values())}
+    found: dict[Architecture, list[float]] = {}
+    for (architecture, view), record in first.items():
+        if view in views:
+            found.setdefault(architecture, []).append(record.top1)
+    whole = {a: float(np.mean(top1)) for a, top1 in found.items() if len(top1) == len(views)}
+    if len(whole) < len(found):
+        left_out = len(found) - len(whole)
+        _LOGGER.warning("left out %d subnets not evaluated on %d views", left_out, len(views))
+    return whole
 
 
 def _groups(space: SearchSpace, indices: NDArray[np.int64]) -> NDArray[np.int64]:

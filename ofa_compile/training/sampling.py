@@ -14,9 +14,9 @@ from ofa_compile.space import Architecture, SearchSpace, macs
 __all__ = ["sample_families", "sample_uniform"]
 
 _FAMILY_SIZE = 4
-_CANDIDATES = 4
+_CANDIDATES = 32
 _BINS = 10
-_UNIFORM_SHARE = 0.3  # of the choices, drawn whatever the family leans to
+_UNIFORM_SHARE = 0.6  # at most, of the choices: drawn whatever the family leans to
 
 
 def sample_uniform(space: SearchSpace, count: int, seed: int) -> list[list[Architecture]]:
@@ -37,10 +37,10 @@ def sample_families(
     Uniform choices crowd around the middle of a space. Here families take the resolutions in turn;
     each first draws, per kind of choice (depth, kernel size, ...), how far it leans to small or
     large values, from a low-discrepancy sequence; of some candidates the one is kept whose
-    multiply-accumulates were rarest so far. Its members share the resolution and the choices of
-    the first stage; those of the second they share in groups of ``size / 2``, and so on, so that
-    later stages, which cost less to evaluate anew, vary more often. A larger `count` only adds
-    families.
+    multiply-accumulates were rarest so far, so that their logarithms are spread evenly. Its
+    members share the resolution and the choices of the first stage; those of the second they share
+    in groups of ``size / 2``, and so on, so that later stages, which cost less to evaluate anew,
+    vary more often. A larger `count` only adds families.
 
     Parameters
     ----------
@@ -131,7 +131,8 @@ def _family(
     shares = np.array([size if g.stage < 0 else max(1, size >> g.stage) for g in space.genes])
     rows = rng.binomial(choices - 1, probabilities, (size, len(choices)))
     uniform = rng.integers(0, choices, (size, len(choices)))
-    rows = np.where(rng.random(rows.shape) < _UNIFORM_SHARE, uniform, rows)
+    share = _UNIFORM_SHARE * rng.random() ** 2
+    rows = np.where(rng.random(rows.shape) < share, uniform, rows)
     first_of_group = np.arange(size)[:, None] // shares * shares
     rows = np.take_along_axis(rows, first_of_group, axis=0)
     rows[:, kinds.index("resolution")] = resolution

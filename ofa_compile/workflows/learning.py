@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ofa_compile.errors import ConfigError, DataError
+from ofa_compile.errors import ConfigError, DataError, UserInputError
 from ofa_compile.options import EvaluateOptions, FitAccuracyOptions, TrainOptions
 from ofa_compile.progress import ProgressCallback, no_progress
 from ofa_compile.space import search_space
@@ -101,6 +101,9 @@ def _evaluation_images(options: EvaluateOptions, supernet: Supernet) -> Evaluati
     data = dataclasses.replace(data, mean=mean, std=std)
     too_many = options.held_out >= len(data.train_images)
     if options.part == "test":
+        if options.view:
+            message = f"view {options.view} of the test images: they are taken as they are"
+            raise UserInputError(message, hint="leave out --view, or --test")
         images = evaluation.test_set_images(data, held_out=0 if too_many else options.held_out)
         count = options.limit or len(images.images)
         return dataclasses.replace(
@@ -116,6 +119,7 @@ def _evaluation_images(options: EvaluateOptions, supernet: Supernet) -> Evaluati
         count=options.limit or DEFAULT_LIMIT,
         calibration=options.calibration_images,
         calibration_seed=options.calibration_seed,
+        view=options.view,
     )
 
 

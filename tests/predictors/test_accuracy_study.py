@@ -18,7 +18,7 @@ QUICK = FitConfig(members=2, hidden=16, steps=30, folds=3)
 
 
 def record(
-    architecture: Architecture, top1: float, seed: int = 0, images: int = 2000
+    architecture: Architecture, top1: float, seed: int = 0, images: int = 2000, view: int = 0
 ) -> AccuracyRecord:
     return AccuracyRecord(
         architecture=architecture,
@@ -28,6 +28,7 @@ def record(
         data="train-held-out",
         supernet="ab" * 32,
         calibration_seed=seed,
+        view=view,
     )
 
 
@@ -55,6 +56,19 @@ def test_products_catch_what_effects_cannot(records: list[AccuracyRecord]) -> No
     assert predictor.predict_encoded(data.codes) == pytest.approx(
         data.top1.mean() + data.top1.std() * fitted, abs=1e-4
     )
+
+
+def test_views_are_averaged_where_most_subnets_have_them() -> None:
+    sample = [a for family in sample_families(SPACE, 40, 0) for a in family]
+    plain = [record(a, 0.8) for a in sample]
+    mirrored = [record(a, 0.7, seed=1, view=1) for a in sample[:30]]
+    again = [record(sample[0], 0.6, seed=2), record(sample[1], 0.5, seed=3, view=1)]
+    few = [record(a, 0.1, view=2) for a in sample[:5]]
+    data = collect([*plain, *again, *few, *mirrored], SPACE)
+    assert data.top1.tolist() == [0.75] * 30
+    assert np.array_equal(data.codes, SPACE.encode(sample[:30]))
+    assert data.repeats.tolist() == [[0.8, 0.6], [0.7, 0.5]]
+    assert collect([*plain, *mirrored[:15]], SPACE).top1.tolist() == [0.8] * 40
 
 
 def test_no_member_of_a_family_is_in_both_parts(records: list[AccuracyRecord]) -> None:

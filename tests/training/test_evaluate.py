@@ -111,6 +111,29 @@ def test_another_choice_of_calibration_images_is_another_measurement(
     assert [r.calibration_seed for r in read_records(path)] == [0, 1]
 
 
+def test_views_are_mirrored_and_shifted(data: ImageData) -> None:
+    plain, mirrored, shifted, both = (
+        held_out_images(data, held_out=12, count=10, calibration=16, view=view) for view in range(4)
+    )
+    assert torch.equal(mirrored.images, plain.images.flip(-1))
+    assert torch.equal(shifted.images[..., 1:, 1:], plain.images[..., :-1, :-1])
+    assert torch.equal(both.images, shifted.images.flip(-1))
+    assert [x.view for x in (plain, mirrored, shifted, both)] == [0, 1, 2, 3]
+    for turned in (mirrored, shifted, both):
+        assert torch.equal(turned.labels, plain.labels)
+        assert torch.equal(turned.calibration, plain.calibration)
+
+
+def test_another_view_is_another_measurement(
+    supernet: Supernet, data: ImageData, tmp_path: Path
+) -> None:
+    path = tmp_path / "accuracy.jsonl"
+    for view in (0, 1, 1):
+        images = held_out_images(data, held_out=12, count=10, calibration=16, view=view)
+        evaluate_architectures(supernet, [SPACE.smallest()], images, path)
+    assert [r.view for r in read_records(path)] == [0, 1]
+
+
 def test_other_families_are_evaluated_one_by_one(data: ImageData, tmp_path: Path) -> None:
     space = search_space("ofa_resnet50")
     supernet = build_supernet(space, num_classes=3, seed=0).eval()

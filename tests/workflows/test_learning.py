@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from ofa_compile.errors import DataError
+from ofa_compile.errors import DataError, UserInputError
 from ofa_compile.options import EvaluateOptions
 from ofa_compile.space import search_space
 from ofa_compile.workflows.learning import evaluate
@@ -47,6 +47,12 @@ def test_samples_go_into_a_data_set_that_a_second_run_continues(
 def test_held_out_images_are_those_that_training_left(weights: Path, photos: Path) -> None:
     options = EvaluateOptions(data=photos, supernet=str(weights), held_out=5000)
     with pytest.raises(DataError, match="has 40 training images, so training cannot have held"):
+        evaluate(options)
+
+
+def test_only_held_out_images_are_turned(weights: Path, photos: Path) -> None:
+    options = EvaluateOptions(data=photos, supernet=str(weights), part="test", view=1)
+    with pytest.raises(UserInputError, match="view 1 of the test images"):
         evaluate(options)
 
 
