@@ -16,7 +16,12 @@ _POPULATION, _GENERATIONS, _NEW = 48, 2, 16
 
 
 def build_stock_tvm(
-    onnx_file: Path, library: Path, *, trials: int = 0, threads: int = 1, database: Path
+    onnx_file: Path,
+    library: Path,
+    *,
+    trials: int = 0,
+    threads: int = 1,
+    database: Path | None = None,
 ) -> None:
     """Build a Relax library with default schedules, or tuned by MetaSchedule.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import signal
@@ -129,6 +130,16 @@ def runnable() -> Callable[[TargetSpec], TargetSpec]:
         return target
 
     return check
+
+
+@pytest.fixture
+def tvm_logger() -> None:
+    """Keep pytest's handler, which has no name, from TVM's logger, which takes all to have one.
+
+    TVM's tuner stops that logger from propagating, and pytest adds its handler to such loggers
+    when the next test begins.
+    """
+    logging.getLogger("tvm.s_tir.meta_schedule").propagate = True
 
 
 @pytest.fixture

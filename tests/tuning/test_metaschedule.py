@@ -309,6 +309,7 @@ def test_intrinsics_that_tvm_lacks_are_named() -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(host_arch() != "x86_64", reason="the guide names the intrinsics of x86")
+@pytest.mark.usefixtures("tvm_logger")
 def test_the_guide_tunes_an_operator(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
 ) -> None:

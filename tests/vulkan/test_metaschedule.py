@@ -43,6 +43,7 @@ def pointwise() -> Any:
 @pytest.mark.vulkan
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
+@pytest.mark.usefixtures("tvm_logger")
 def test_stock_metaschedule_tunes(
     tvm_elsewhere: Any, tmp_path: Path, rng: np.random.Generator
 ) -> None:
