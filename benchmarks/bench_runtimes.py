@@ -124,20 +124,20 @@ def build_tvm(folder: Path, subnets: Networks, options: argparse.Namespace) -> N
     """Compile every subnet with TVM's defaults and, given trials, tuned by MetaSchedule."""
     from stock_tvm import build_stock_tvm
 
-    wanted = {"subnet.tvm.so": 0} | (
-        {"subnet.tvm-tuned.so": options.tvm_trials} if options.tvm_trials else {}
-    )
+    wanted: dict[str, Path | None] = {"subnet.tvm.so": None}
+    if options.tvm_trials:
+        wanted["subnet.tvm-tuned.so"] = folder / "metaschedule"
     for name in subnets:
-        for file, trials in wanted.items():
+        for file, database in wanted.items():
             library = folder / name / file
             if not library.is_file():
                 source = folder / name / "subnet.onnx"
                 build_stock_tvm(
                     source,
                     library,
-                    trials=trials,
                     threads=options.threads,
-                    database=folder / "metaschedule",
+                    database=database,
+                    trials=options.tvm_trials,
                 )
 
 

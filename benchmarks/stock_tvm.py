@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import tempfile
 from contextlib import closing
 from pathlib import Path
@@ -19,9 +20,9 @@ def build_stock_tvm(
     onnx_file: Path,
     library: Path,
     *,
-    trials: int = 0,
     threads: int = 1,
     database: Path | None = None,
+    trials: int = 4,
 ) -> None:
     """Build a Relax library with default schedules, or tuned by MetaSchedule.
 
@@ -29,13 +30,14 @@ def build_stock_tvm(
     ----------
     onnx_file, library
         What to compile, and the file to write.
-    trials
-        MetaSchedule's trials for each kernel; 0 leaves the default schedules.
     threads
         Cores to schedule for.
     database
-        Folder of MetaSchedule's records. A kernel that has some is not tuned again, so networks
-        share what they have in common, and an interrupted build goes on.
+        Folder of MetaSchedule's records; None for TVM's default schedules. A kernel that has some
+        is not tuned again, so networks share what they have in common, and an interrupted build
+        goes on.
+    trials
+        MetaSchedule's trials for each other kernel.
     """
     import onnx
     import tvm
@@ -45,7 +47,7 @@ def build_stock_tvm(
     target = tvm.target.Target(load_target("host").tvm_target | {"num-cores": threads})
     module = from_onnx(onnx.load(onnx_file), keep_params_in_input=False)
     with target:
-        if trials:
+        if database is not None:
             module = _tuned(relax.get_pipeline("zero")(module), target, trials, database)
         built = relax.build(module, target, relax_pipeline=relax.get_default_pipeline(target))
     built.export_library(str(library))
@@ -64,8 +66,7 @@ def _tuned(module: Any, target: Any, trials: int, folder: Path) -> Any:
     from ofa_compile.tuning.metaschedule import WarmBuilder, limit_intrinsics
 
     limit_intrinsics("x86")
-    folder.mkdir(parents=True, exist_ok=True)
-    database = ms.database.JSONDatabase(work_dir=str(folder))
+    database = _open(folder)
     runner = ms.runner.LocalRunner(
         timeout_sec=_TIMEOUT_S,
         evaluator_config=ms.runner.EvaluatorConfig(number=1, repeat=3, min_repeat_ms=20),
@@ -91,6 +92,15 @@ def _tuned(module: Any, target: Any, trials: int, folder: Path) -> Any:
                 )  # fmt: skip
     with database:
         return relax.transform.MetaScheduleApplyDatabase()(module)
+
+
+@functools.cache
+def _open(folder: Path) -> Any:
+    """Open a database, once: reading some thousands of records takes most of a minute."""
+    from tvm.s_tir import meta_schedule as ms
+
+    folder.mkdir(parents=True, exist_ok=True)
+    return ms.database.JSONDatabase(work_dir=str(folder))
 
 
 def _is_known(database: Any, workload: Any) -> bool:
