@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from ofa_compile.hardware.host import host_arch
 from ofa_compile.hardware.target_spec import load_target
 
 _TIMEOUT_S = 60.0
@@ -65,7 +66,7 @@ def _tuned(module: Any, target: Any, trials: int, folder: Path) -> Any:
 
     from ofa_compile.tuning.metaschedule import WarmBuilder, limit_intrinsics
 
-    limit_intrinsics("x86")
+    limit_intrinsics(*(["x86"] if host_arch() == "x86_64" else []))
     database = _open(folder)
     runner = ms.runner.LocalRunner(
         timeout_sec=_TIMEOUT_S,

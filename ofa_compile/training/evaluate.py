@@ -32,7 +32,6 @@ __all__ = [
     "test_set_images",
 ]
 
-NUM_VIEWS = 4
 _WINDOW = 64  # subnets ordered for sharing at a time; each window computes the stem anew
 
 

@@ -15,16 +15,6 @@ from ofa_compile.hardware.toolchain import find_linker
 
 
 @pytest.fixture
-def board() -> TargetSpec:
-    """Return a target of an architecture that this machine is not."""
-    target = load_target("arm64")
-    if not target.is_native:
-        return target
-    tvm_target = {"kind": "llvm", "mtriple": "riscv64-linux-gnu"}
-    return dataclasses.replace(target, tvm_target=tvm_target)
-
-
-@pytest.fixture
 def qemu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Put an empty emulator, and nothing else, on the PATH."""
     path = tmp_path / "qemu-board"

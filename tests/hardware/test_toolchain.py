@@ -12,16 +12,6 @@ from ofa_compile.hardware.target_spec import TargetSpec, ToolchainSpec, load_tar
 from ofa_compile.hardware.toolchain import find_linker
 
 
-@pytest.fixture
-def board() -> TargetSpec:
-    """Return a target of an architecture that this machine is not."""
-    target = load_target("arm64")
-    if not target.is_native:
-        return target
-    tvm_target = {"kind": "llvm", "mtriple": "riscv64-linux-gnu"}
-    return dataclasses.replace(target, tvm_target=tvm_target)
-
-
 def linking_with(target: TargetSpec, *linkers: str) -> TargetSpec:
     return dataclasses.replace(target, toolchain=ToolchainSpec(linkers=linkers))
 
