@@ -37,7 +37,12 @@ class AccuracyData:
     space
         Search space.
     codes, top1
-        Encodings of shape (n, encoding size), and accuracies.
+        Encodings of shape (n, encoding size), and accuracies: means over each subnet's views.
+    is_tested
+        Which subnets errors are stated for: those evaluated on the most views, whose accuracies
+        have the least noise. Shape (n,).
+    num_views
+        On how many views each of those was evaluated, at least.
     group
         Of each subnet, what it shares with others of its family: resolution and first stage.
     repeats
@@ -51,6 +56,8 @@ class AccuracyData:
     space: SearchSpace
     codes: NDArray[np.float32]
     top1: Floats
+    is_tested: NDArray[np.bool_]
+    num_views: int
     group: NDArray[np.int64]
     repeats: Floats
     num_images: int
@@ -80,7 +87,8 @@ def fit_accuracy(
     Returns
     -------
     The predictor, and its report: number of subnets and, from cross-validation over all of them,
-    rmse (fraction), kendall_tau, spearman and r_squared; noise_floor where subnets were repeated.
+    on those that were evaluated on most views, rmse (fraction), kendall_tau, spearman and
+    r_squared; noise_floor where subnets were repeated.
 
     Raises
     ------
@@ -106,20 +114,21 @@ def fit_records(
     data = collect(records, space)
     basis = basis_of(space)
     predicted, spread = cross_validate(data, model_of(config, space, basis), config)
+    tested = data.is_tested
+    missed = float(np.mean((data.top1 - predicted)[tested] ** 2))
     sampling = data.top1 * (1.0 - data.top1) / data.num_images
     report = {
         "num_subnets": len(data.top1),
         "num_images": data.num_images,
         "supernet": data.supernet,
         "folds": config.folds,
-        **errors(data.top1, predicted),
+        "num_tested": int(tested.sum()),
+        "num_views": data.num_views,
+        **errors(data.top1[tested], predicted[tested]),
         "top1_range": [float(data.top1.min()), float(data.top1.max())],
         "sampling_noise": float(np.sqrt(sampling.mean())),
         # What the members agree on and yet miss; `uncertainty` adds it to their spread.
-        "residual_noise": max(
-            0.0, float(np.mean((data.top1 - predicted) ** 2) - np.mean(spread**2))
-        )
-        ** 0.5,
+        "residual_noise": max(0.0, missed - float(np.mean(spread[tested] ** 2))) ** 0.5,
     }
     if len(data.repeats) > 0:
         report["noise_floor"] = {
@@ -144,9 +153,10 @@ def errors(actual: Floats, predicted: Floats) -> dict[str, float]:
 def collect(records: list[AccuracyRecord], space: SearchSpace) -> AccuracyData:
     """Check records and bring them into the form that fits need.
 
-    Records on another number of images than most are left out, which is logged, and so are subnets
-    that lack one of the views that most were evaluated on. A subnet's accuracies on these views
-    are averaged; of several choices of calibration images, the first one of a view counts.
+    Records on another number of images than most are left out, which is logged. A subnet's
+    accuracies on its views are averaged, each brought to the level of the view that most subnets
+    have, by the mean difference over those that have both; of several choices of calibration
+    images, the first one of a view counts.
 
     Raises
     ------
@@ -172,7 +182,7 @@ def collect(records: list[AccuracyRecord], space: SearchSpace) -> AccuracyData:
     first: dict[tuple[Architecture, int], AccuracyRecord] = {}
     for record in used:
         first.setdefault((record.architecture, record.view), record)
-    top1 = _averaged(first)
+    top1, num_views = _averaged(first)
     if len(top1) < _MIN_SUBNETS:
         message = f"{len(top1)} evaluated subnets are too few; at least {_MIN_SUBNETS} are needed"
         raise DataError(message, hint="Evaluate more with `ofa-compile evaluate --count`.")
@@ -182,10 +192,13 @@ def collect(records: list[AccuracyRecord], space: SearchSpace) -> AccuracyData:
         for r in used
         if r.calibration_seed != first[r.architecture, r.view].calibration_seed
     ]
+    wanted = _most_views(num_views)
     return AccuracyData(
         space=space,
         codes=space.encode(architectures),
         top1=np.array(list(top1.values())),
+        is_tested=num_views >= wanted,
+        num_views=wanted,
         group=_groups(space, space.indices(architectures)),
         repeats=np.array(pairs).reshape(-1, 2),
         num_images=usual[0],
@@ -195,19 +208,29 @@ def collect(records: list[AccuracyRecord], space: SearchSpace) -> AccuracyData:
 
 def _averaged(
     first: dict[tuple[Architecture, int], AccuracyRecord],
-) -> dict[Architecture, float]:
-    """Return the mean over views of each subnet that has all of those that most have."""
-    counts = Counter(view for _, view in first)
-    views = {view for view, count in counts.items() if 2 * count > max(counts.values())}
-    found: dict[Architecture, list[float]] = {}
+) -> tuple[dict[Architecture, float], NDArray[np.int64]]:
+    """Return the mean over its views of each subnet's accuracy, and how many they were."""
+    views: dict[int, dict[Architecture, float]] = {}
     for (architecture, view), record in first.items():
-        if view in views:
-            found.setdefault(architecture, []).append(record.top1)
-    whole = {a: float(np.mean(top1)) for a, top1 in found.items() if len(top1) == len(views)}
-    if len(whole) < len(found):
-        left_out = len(found) - len(whole)
-        _LOGGER.warning("left out %d subnets not evaluated on %d views", left_out, len(views))
-    return whole
+        views.setdefault(view, {})[architecture] = record.top1
+    usual = max(views.values(), key=len, default={})
+    found: dict[Architecture, list[float]] = {}
+    for view, seen in views.items():
+        both = [top1 - usual[a] for a, top1 in seen.items() if a in usual]
+        if len(both) < _MIN_SUBNETS and seen is not usual:
+            _LOGGER.warning("left out view %d: %d subnets to compare it by", view, len(both))
+            continue
+        level = float(np.mean(both))
+        for architecture, top1 in seen.items():
+            found.setdefault(architecture, []).append(top1 - level)
+    means = {a: float(np.mean(values)) for a, values in found.items()}
+    return means, np.array([len(values) for values in found.values()])
+
+
+def _most_views(num_views: NDArray[np.int64]) -> int:
+    """Return the largest number of views that at least a tenth of the subnets have."""
+    enough = max(_MIN_SUBNETS, len(num_views) / 10)
+    return max(int(n) for n in np.unique(num_views) if (num_views >= n).sum() >= enough)
 
 
 def _groups(space: SearchSpace, indices: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -70,7 +70,8 @@ def study(
     compared = {}
     for name, model in models.items():
         progress(f"cross-validating {name}")
-        compared[name] = errors(data.top1, cross_validate(data, model, config)[0])
+        predicted, _ = cross_validate(data, model, config)
+        compared[name] = errors(data.top1[data.is_tested], predicted[data.is_tested])
     progress("learning curve")
     return {"models": compared, "learning_curve": learning_curve(data, models, config)}
 
@@ -80,12 +81,15 @@ def learning_curve(
 ) -> list[dict[str, Any]]:
     """Fit on growing parts; test on the larger of 500 and a tenth, at most a third, held out."""
     count = len(data.top1)
-    wanted = min(max(500, count // 10), count // 3)
+    wanted = min(max(500, count // 10), count // 3, int(data.is_tested.sum()))
     rng = np.random.default_rng(config.seed)
     order = rng.permutation(data.group.max() + 1)[data.group]  # whole families are held out
     rows = np.argsort(order, kind="stable")
-    last = order[rows[wanted]]
-    held, rest = rows[order[rows] < last], rows[order[rows] >= last]
+    tested = rows[data.is_tested[rows]]
+    held = tested
+    if wanted < len(tested):
+        held = tested[order[tested] < order[tested[wanted]]]
+    rest = rows[~np.isin(order[rows], order[held])]
     sizes = [size for size in (50, 100, 200, 500, 1000, 2000, 5000) if size < len(rest)]
     curve = []
     for size in [*sizes, len(rest)]:

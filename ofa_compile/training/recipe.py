@@ -39,6 +39,10 @@ class Phase:
         Share of the subnets' loss that comes from the largest network's logits.
     student_weight
         Weight of each subnet's loss beside the largest network's.
+    own_batches
+        Give each subnet of a step a batch of its own instead of the same images: its gradients
+        then tell the shared weights more. The largest network's logits are of other images, so
+        nothing can be distilled from them.
     sort_channels
         Sort channels by importance before the first step.
     sampling
@@ -59,6 +63,7 @@ class Phase:
     random_subnets: int = 0
     distillation_ratio: float = 0.0
     student_weight: float = 1.0
+    own_batches: bool = False
     sort_channels: bool = False
     sampling: str = "sandwich"
     teacher: str = "largest"
@@ -179,6 +184,13 @@ def parse_recipe(table: dict[str, Any], where: str) -> Recipe:
         if phase.sampling == "random" and phase.elastic and phase.random_subnets == 0:
             message = f"{where}: phases[{i}] samples at random but random_subnets is 0"
             raise ConfigError(message)
+        if phase.own_batches and phase.teacher == "largest" and phase.distillation_ratio > 0.0:
+            message = (
+                f"{where}: phases[{i}] has own_batches and distillation_ratio "
+                f"{phase.distillation_ratio}: the largest network sees other images"
+            )
+            hint = 'Set distillation_ratio = 0.0, or teacher = "fixed".'
+            raise ConfigError(message, hint=hint)
     return Recipe(**_checked(Recipe, table, where), phases=parsed)
 
 

@@ -195,9 +195,7 @@ class Trainer:
             if self.recipe.dropout > 0.0:
                 seed = np.random.SeedSequence([self.config.seed, 4, self.step, part])
                 torch.manual_seed(int(seed.generate_state(1)[0]))
-            images, labels = self.source.batch(self.step, part, self.parts)
-            images, labels = images.to(self.device), labels.to(self.device)
-            for role, loss in self._losses(phase, chosen, images, labels):
+            for role, loss in self._losses(phase, chosen, part):
                 value = loss.item()
                 architecture = dict(chosen)[role]
                 self._check(value, rate, architecture)
@@ -213,15 +211,14 @@ class Trainer:
         return dict(zip(sums, total.tolist(), strict=True))
 
     def _losses(
-        self,
-        phase: Phase,
-        chosen: list[tuple[str, Architecture]],
-        images: Tensor,
-        labels: Tensor,
+        self, phase: Phase, chosen: list[tuple[str, Architecture]], part: int
     ) -> Iterator[tuple[str, Tensor]]:
         """Yield each subnet's loss on one part of the batch, before the next one runs."""
         teacher: Tensor | None = None
-        for role, architecture in chosen:
+        images, labels = self._batch(part)
+        for number, (role, architecture) in enumerate(chosen):
+            if phase.own_batches and number > 0:
+                images, labels = self._batch(part, stream=number)
             x = resize(images, architecture.resolution)
             if phase.teacher == "fixed":
                 with torch.no_grad(), self._precision():
@@ -231,6 +228,10 @@ class Trainer:
             yield role, self._loss(phase, role, logits, labels, teacher)
             if role == "largest" and phase.teacher == "largest":
                 teacher = logits.detach()
+
+    def _batch(self, part: int, *, stream: int = 0) -> tuple[Tensor, Tensor]:
+        images, labels = self.source.batch(self.step, part, self.parts, stream=stream)
+        return images.to(self.device), labels.to(self.device)
 
     def _precision(self) -> AbstractContextManager[Any]:
         enabled = self.recipe.precision == "bfloat16"

@@ -58,17 +58,45 @@ def test_products_catch_what_effects_cannot(records: list[AccuracyRecord]) -> No
     )
 
 
-def test_views_are_averaged_where_most_subnets_have_them() -> None:
+def test_views_are_averaged_on_one_level(caplog: pytest.LogCaptureFixture) -> None:
     sample = [a for family in sample_families(SPACE, 40, 0) for a in family]
-    plain = [record(a, 0.8) for a in sample]
-    mirrored = [record(a, 0.7, seed=1, view=1) for a in sample[:30]]
+    rng = np.random.default_rng(1)
+    own = rng.normal(0.8, 0.02, 40)
+    error = rng.normal(0.0, 0.004, 25)
+    plain = [record(a, x) for a, x in zip(sample, own, strict=True)]
+    # Mirrored images are 5 points harder for all, and 25 subnets were tried on them.
+    mirrored = [
+        record(a, x - 0.05 + e, seed=1, view=1)
+        for a, x, e in zip(sample[:25], own[:25], error, strict=True)
+    ]
     again = [record(sample[0], 0.6, seed=2), record(sample[1], 0.5, seed=3, view=1)]
     few = [record(a, 0.1, view=2) for a in sample[:5]]
     data = collect([*plain, *again, *few, *mirrored], SPACE)
-    assert data.top1.tolist() == [0.75] * 30
-    assert np.array_equal(data.codes, SPACE.encode(sample[:30]))
-    assert data.repeats.tolist() == [[0.8, 0.6], [0.7, 0.5]]
-    assert collect([*plain, *mirrored[:15]], SPACE).top1.tolist() == [0.8] * 40
+    assert "left out view 2: 5 subnets to compare it by" in caplog.text
+    assert np.array_equal(data.codes, SPACE.encode(sample))
+    assert data.top1[25:] == pytest.approx(own[25:])
+    assert data.top1[:25] == pytest.approx(own[:25] + (error - error.mean()) / 2)
+    assert data.is_tested.tolist() == [True] * 25 + [False] * 15
+    assert data.num_views == 2
+    assert data.repeats.tolist() == [[own[0], 0.6], [mirrored[1].top1, 0.5]]
+
+
+def test_errors_are_of_the_subnets_with_most_views(records: list[AccuracyRecord]) -> None:
+    # Accuracies of most are so noisy that no model predicts them; a third was tried on four views.
+    rng = np.random.default_rng(2)
+    noisy = [record(r.architecture, r.top1 + float(rng.normal(0, 0.01))) for r in records]
+    more = [
+        record(r.architecture, truth(r.architecture), view=view)
+        for r in records[:54]
+        for view in (1, 2, 3)
+    ]
+    _, report = fit_records([*noisy, *more], SPACE, config=QUICK)
+    assert (report["num_subnets"], report["num_tested"], report["num_views"]) == (160, 54, 4)
+    noise = fit_records(noisy, SPACE, config=QUICK)[1]["rmse"]
+    assert noise > 0.0095
+    assert report["rmse"] < 0.8 * noise
+    # Too few of them to judge by: fewer than a tenth, or than 20.
+    assert fit_records([*noisy, *more[:19]], SPACE, config=QUICK)[1]["num_tested"] == 160
 
 
 def test_no_member_of_a_family_is_in_both_parts(records: list[AccuracyRecord]) -> None:
@@ -105,6 +133,15 @@ def test_records_on_other_images_are_left_out(
     odd = [record(SPACE.smallest(28), 0.1, images=10)]
     assert len(collect([*odd, *records], SPACE).top1) == len(records)
     assert "left out 1 records not on 2000 images" in caplog.text
+
+
+def test_learning_curve_is_tested_on_most_views(records: list[AccuracyRecord]) -> None:
+    more = [record(r.architecture, r.top1, view=1) for r in records[:60]]
+    found = study([*records, *more], SPACE, config=QUICK)
+    last = found["learning_curve"][-1]
+    # A third of the subnets may be held out; families of 4 are held out whole.
+    assert 48 <= last["test_subnets"] <= 53
+    assert last["train_subnets"] <= 160 - last["test_subnets"]
 
 
 def test_uncertainty_covers_what_members_miss_together(records: list[AccuracyRecord]) -> None:

@@ -83,9 +83,13 @@ def torchrun(arguments: list[str]) -> subprocess.Popen[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("own_batches", [False, True])
 def test_two_processes_do_what_one_does(
-    image_folder: Path, recipe_file: Path, tmp_path: Path
+    image_folder: Path, recipe_file: Path, tmp_path: Path, *, own_batches: bool
 ) -> None:
+    if own_batches:
+        text = recipe_file.read_text().replace("distillation_ratio = 0.5", "own_batches = true")
+        recipe_file.write_text(text)
     one, two = tmp_path / "one", tmp_path / "two"
     train_supernet(config(image_folder, recipe_file, one, image_size=None, parts=2))
     arguments = ["--data", str(image_folder), "--recipe", str(recipe_file), "--device", "cpu"]

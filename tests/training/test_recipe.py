@@ -74,3 +74,13 @@ def test_unknown_key_suggests(tmp_path: Path, recipe_text: str) -> None:
     with pytest.raises(ConfigError, match="unknown key 'epoch'") as caught:
         load_recipe(path)
     assert caught.value.hint == "Did you mean 'epochs'?"
+
+
+def test_own_batches_leave_no_logits_to_learn_from(tmp_path: Path, recipe_text: str) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text(recipe_text + "own_batches = true\n")
+    with pytest.raises(ConfigError, match=r"phases\[1\] has own_batches and dist.* 0.5") as caught:
+        load_recipe(path)
+    assert caught.value.hint == 'Set distillation_ratio = 0.0, or teacher = "fixed".'
+    path.write_text(recipe_text + 'own_batches = true\nteacher = "fixed"\n')
+    assert load_recipe(path).phases[1].own_batches

@@ -132,6 +132,28 @@ def test_stopped_run_continues_with_the_same_losses(
     assert weights[0].weights_hash == weights[1].weights_hash
 
 
+def test_subnets_with_batches_of_their_own(
+    image_folder: Path, recipe_text: str, tmp_path: Path
+) -> None:
+    text = recipe_text.replace("distillation_ratio = 0.5", "distillation_ratio = 0.0")
+    text = text.replace("epochs = 0.25", "epochs = 0.01")  # one step, then elastic ones
+    logs = {}
+    for name, more in {"same": "", "own": "own_batches = true\n"}.items():
+        recipe = tmp_path / f"{name}.toml"
+        recipe.write_text(text + more)
+        train_supernet(config(image_folder, recipe, tmp_path / name))
+        logs[name] = losses(tmp_path / name)
+    # The largest network sees what it saw; up to the first elastic step all is the same.
+    assert logs["own"][0] == logs["same"][0]
+    assert logs["own"][1]["largest"] == logs["same"][1]["largest"]
+    assert logs["own"][1]["smallest"] != logs["same"][1]["smallest"]
+    assert logs["own"][1]["random"] != logs["same"][1]["random"]
+    parts = tmp_path / "parts"
+    for steps in (2, None):
+        train_supernet(config(image_folder, tmp_path / "own.toml", parts, max_steps=steps))
+    assert losses(parts) == logs["own"]
+
+
 def test_nan_loss_names_step_rate_and_architecture(
     image_folder: Path, recipe_text: str, tmp_path: Path
 ) -> None:
