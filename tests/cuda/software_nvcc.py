@@ -36,7 +36,7 @@ def main(precompiled: str, arguments: list[str]) -> int:
     # Beyond that, nothing: to link the libraries of C++ takes as long as to compile the kernel.
     command = ["g++", *FLAGS, "-shared", "-nostdlib", *flags, *includes]
     command += [f"-I{precompiled}", f"-I{HERE}"]
-    command += ["-include", "software_cuda.h", str(wrapped), "-lm", "-o", output]
+    command += ["-include", "software_cuda.h", str(wrapped), "-lm", "-lgcc", "-o", output]
     return subprocess.run(command, check=False).returncode
 
 
