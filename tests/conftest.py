@@ -17,6 +17,10 @@ import pytest
 if TYPE_CHECKING:
     from ofa_compile.hardware.target_spec import TargetSpec
 
+# Workers share the cores: threads of PyTorch's would spend their time waiting for each other.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 SEED = 20_191_129
 # The first version whose WASI needs no flag.
 _NODE = 20

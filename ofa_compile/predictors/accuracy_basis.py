@@ -94,7 +94,7 @@ def fit_basis(
     basis
         Of the search space.
     penalty
-        Ridge penalty, times the number of subnets.
+        Ridge penalty.
 
     Returns
     -------
@@ -103,7 +103,7 @@ def fit_basis(
     columns = np.hstack([codes @ basis.effects, basis.products(codes)])
     centre = columns.mean(axis=0)
     x = columns - centre
-    gram = x.T @ x + penalty * len(x) * np.eye(x.shape[1])
+    gram = x.T @ x + penalty * np.eye(x.shape[1])
     solution = np.linalg.solve(gram, x.T @ target)
     split = basis.effects.shape[1]
     linear = basis.effects @ solution[:split]

@@ -31,7 +31,8 @@ class FitConfig:
     learning_rate, weight_decay
         Of AdamW.
     ridge
-        Penalty of the quadratic part, times the number of subnets; None leaves that part out.
+        Penalty of the quadratic part: the more subnets, the less it holds back. None leaves that
+        part out.
     folds
         Parts of the cross-validation behind the reported errors.
     seed
@@ -44,7 +45,7 @@ class FitConfig:
     steps: int = 60
     learning_rate: float = 3e-3
     weight_decay: float = 0.05
-    ridge: float | None = 0.05
+    ridge: float | None = 5.0
     folds: int = 5
     seed: int = 0
 

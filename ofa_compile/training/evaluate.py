@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ofa_compile.errors import DataError
+from ofa_compile.errors import ConfigError, DataError
 from ofa_compile.predictors.accuracy_dataset import AccuracyRecord, append_record, read_records
 from ofa_compile.space import Architecture
 from ofa_compile.supernet import Supernet
@@ -32,6 +32,7 @@ __all__ = [
     "test_set_images",
 ]
 
+_NUM_VIEWS = 4
 _WINDOW = 64  # subnets ordered for sharing at a time; each window computes the stem anew
 
 
@@ -114,7 +115,15 @@ def held_out_images(
     view
         0 for the images as they are, 1 mirrored, 2 and 3 these shifted by a pixel: all of them
         what training's crops and flips show as well. Accuracies on several views have less noise.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such view.
     """
+    if view not in range(_NUM_VIEWS):
+        message = f"there is no view {view} of the images; allowed: 0 to {_NUM_VIEWS - 1}"
+        raise ConfigError(message)
     kept, held = split_indices(len(data.train_images), held_out)
     held = np.random.default_rng(0).permutation(held)[:count]
     index = _calibration_index(kept, calibration, calibration_seed)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from ofa_compile.errors import ArchitectureError, DataError
+from ofa_compile.errors import ArchitectureError, ConfigError, DataError
 from ofa_compile.predictors.accuracy_dataset import AccuracyRecord, read_records
 from ofa_compile.space import search_space
 from ofa_compile.supernet import Supernet, build_supernet
@@ -119,6 +119,8 @@ def test_views_are_mirrored_and_shifted(data: ImageData) -> None:
     assert torch.equal(shifted.images[..., 1:, 1:], plain.images[..., :-1, :-1])
     assert torch.equal(both.images, shifted.images.flip(-1))
     assert [x.view for x in (plain, mirrored, shifted, both)] == [0, 1, 2, 3]
+    with pytest.raises(ConfigError, match="no view 7 of the images; allowed: 0 to 3"):
+        held_out_images(data, held_out=12, count=10, calibration=16, view=7)
     for turned in (mirrored, shifted, both):
         assert torch.equal(turned.labels, plain.labels)
         assert torch.equal(turned.calibration, plain.calibration)
