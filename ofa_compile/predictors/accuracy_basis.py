@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ofa_compile.space import SearchSpace
 
-__all__ = ["Basis", "basis_of", "fit_basis"]
+__all__ = ["Basis", "basis_of", "fit_basis", "solve_ridge"]
 
 _PAIR_SCALE = 0.3  # of the products beside the choices: smaller is penalised more
 Floats = NDArray[np.float64]
@@ -103,8 +103,7 @@ def fit_basis(
     columns = np.hstack([codes @ basis.effects, basis.products(codes)])
     centre = columns.mean(axis=0)
     x = columns - centre
-    gram = x.T @ x + penalty * np.eye(x.shape[1])
-    solution = np.linalg.solve(gram, x.T @ target)
+    solution = solve_ridge(x, target, penalty)
     split = basis.effects.shape[1]
     linear = basis.effects @ solution[:split]
     linear[: basis.one_hot] -= centre @ solution
@@ -117,3 +116,9 @@ def fit_basis(
         "pairs.weight": pairs.astype(np.float32),
     }
     return weights, x @ solution
+
+
+def solve_ridge(columns: Floats, target: Floats, penalty: float) -> Floats:
+    """Return the coefficients of centred columns that ridge regression gives."""
+    gram = columns.T @ columns + penalty * np.eye(columns.shape[1])
+    return np.asarray(np.linalg.solve(gram, columns.T @ target), np.float64)

@@ -19,6 +19,7 @@ from ofa_compile.predictors.accuracy import AccuracyPredictor
 from ofa_compile.predictors.accuracy_basis import Basis, basis_of
 from ofa_compile.predictors.accuracy_dataset import AccuracyRecord, read_records
 from ofa_compile.predictors.accuracy_mlp import FitConfig, fit_weights
+from ofa_compile.predictors.accuracy_views import mean_over_views, views_of
 from ofa_compile.space import Architecture, SearchSpace
 
 __all__ = ["AccuracyData", "FitConfig", "collect", "fit_accuracy", "fit_records"]
@@ -36,13 +37,10 @@ class AccuracyData:
     ----------
     space
         Search space.
-    codes, top1
-        Encodings of shape (n, encoding size), and accuracies: means over each subnet's views.
-    is_tested
-        Which subnets errors are stated for: those evaluated on the most views, whose accuracies
-        have the least noise. Shape (n,).
-    num_views
-        On how many views each of those was evaluated, at least.
+    codes
+        Encodings of shape (n, encoding size).
+    by_view
+        Accuracies on each view of the images, of shape (n, views); NaN where unknown.
     group
         Of each subnet, what it shares with others of its family: resolution and first stage.
     repeats
@@ -55,13 +53,26 @@ class AccuracyData:
 
     space: SearchSpace
     codes: NDArray[np.float32]
-    top1: Floats
-    is_tested: NDArray[np.bool_]
-    num_views: int
+    by_view: Floats
     group: NDArray[np.int64]
     repeats: Floats
     num_images: int
     supernet: str
+
+    @property
+    def is_tested(self) -> NDArray[np.bool_]:
+        """Which subnets have all views: errors are stated for them, for they have least noise."""
+        return np.asarray(~np.isnan(self.by_view).any(axis=1))
+
+    @property
+    def tested_top1(self) -> Floats:
+        """Accuracies of those, means over the views."""
+        mean: Floats = self.by_view[self.is_tested].mean(axis=1)
+        return mean
+
+    def targets(self, rows: NDArray[Any]) -> Floats:
+        """Return what to fit some subnets to, from their own accuracies and no others'."""
+        return mean_over_views(self.codes[rows], self.by_view[rows], basis_of(self.space))
 
 
 def fit_accuracy(
@@ -115,17 +126,18 @@ def fit_records(
     basis = basis_of(space)
     predicted, spread = cross_validate(data, model_of(config, space, basis), config)
     tested = data.is_tested
-    missed = float(np.mean((data.top1 - predicted)[tested] ** 2))
-    sampling = data.top1 * (1.0 - data.top1) / data.num_images
+    missed = float(np.mean((data.tested_top1 - predicted[tested]) ** 2))
+    top1 = data.targets(np.ones(len(tested), bool))
+    sampling = top1 * (1.0 - top1) / data.num_images
     report = {
-        "num_subnets": len(data.top1),
+        "num_subnets": len(top1),
         "num_images": data.num_images,
         "supernet": data.supernet,
         "folds": config.folds,
         "num_tested": int(tested.sum()),
-        "num_views": data.num_views,
-        **errors(data.top1[tested], predicted[tested]),
-        "top1_range": [float(data.top1.min()), float(data.top1.max())],
+        "num_views": data.by_view.shape[1],
+        **errors(data.tested_top1, predicted[tested]),
+        "top1_range": [float(top1.min()), float(top1.max())],
         "sampling_noise": float(np.sqrt(sampling.mean())),
         # What the members agree on and yet miss; `uncertainty` adds it to their spread.
         "residual_noise": max(0.0, missed - float(np.mean(spread[tested] ** 2))) ** 0.5,
@@ -135,7 +147,7 @@ def fit_records(
             "repeated_subnets": len(data.repeats),
             **errors(data.repeats[:, 0], data.repeats[:, 1]),
         }
-    weights = fit_weights(data.codes, data.top1, basis, config)
+    weights = fit_weights(data.codes, top1, basis, config)
     return AccuracyPredictor(space, weights, report), report
 
 
@@ -153,10 +165,8 @@ def errors(actual: Floats, predicted: Floats) -> dict[str, float]:
 def collect(records: list[AccuracyRecord], space: SearchSpace) -> AccuracyData:
     """Check records and bring them into the form that fits need.
 
-    Records on another number of images than most are left out, which is logged. A subnet's
-    accuracies on its views are averaged, each brought to the level of the view that most subnets
-    have, by the mean difference over those that have both; of several choices of calibration
-    images, the first one of a view counts.
+    Records on another number of images than most are left out, which is logged; of several choices
+    of calibration images, the first one of a view counts. See `views_of` for views.
 
     Raises
     ------
@@ -182,55 +192,25 @@ def collect(records: list[AccuracyRecord], space: SearchSpace) -> AccuracyData:
     first: dict[tuple[Architecture, int], AccuracyRecord] = {}
     for record in used:
         first.setdefault((record.architecture, record.view), record)
-    top1, num_views = _averaged(first)
-    if len(top1) < _MIN_SUBNETS:
-        message = f"{len(top1)} evaluated subnets are too few; at least {_MIN_SUBNETS} are needed"
+    architectures, by_view = views_of({key: record.top1 for key, record in first.items()})
+    count = len(architectures)
+    if count < _MIN_SUBNETS:
+        message = f"{count} evaluated subnets are too few; at least {_MIN_SUBNETS} are needed"
         raise DataError(message, hint="Evaluate more with `ofa-compile evaluate --count`.")
-    architectures = list(top1)
     pairs = [
         (first[r.architecture, r.view].top1, r.top1)
         for r in used
         if r.calibration_seed != first[r.architecture, r.view].calibration_seed
     ]
-    wanted = _most_views(num_views)
     return AccuracyData(
         space=space,
         codes=space.encode(architectures),
-        top1=np.array(list(top1.values())),
-        is_tested=num_views >= wanted,
-        num_views=wanted,
+        by_view=by_view,
         group=_groups(space, space.indices(architectures)),
         repeats=np.array(pairs).reshape(-1, 2),
         num_images=usual[0],
         supernet=supernets[0],
     )
-
-
-def _averaged(
-    first: dict[tuple[Architecture, int], AccuracyRecord],
-) -> tuple[dict[Architecture, float], NDArray[np.int64]]:
-    """Return the mean over its views of each subnet's accuracy, and how many they were."""
-    views: dict[int, dict[Architecture, float]] = {}
-    for (architecture, view), record in first.items():
-        views.setdefault(view, {})[architecture] = record.top1
-    usual = max(views.values(), key=len, default={})
-    found: dict[Architecture, list[float]] = {}
-    for view, seen in views.items():
-        both = [top1 - usual[a] for a, top1 in seen.items() if a in usual]
-        if len(both) < _MIN_SUBNETS and seen is not usual:
-            _LOGGER.warning("left out view %d: %d subnets to compare it by", view, len(both))
-            continue
-        level = float(np.mean(both))
-        for architecture, top1 in seen.items():
-            found.setdefault(architecture, []).append(top1 - level)
-    means = {a: float(np.mean(values)) for a, values in found.items()}
-    return means, np.array([len(values) for values in found.values()])
-
-
-def _most_views(num_views: NDArray[np.int64]) -> int:
-    """Return the largest number of views that at least a tenth of the subnets have."""
-    enough = max(_MIN_SUBNETS, len(num_views) / 10)
-    return max(int(n) for n in np.unique(num_views) if (num_views >= n).sum() >= enough)
 
 
 def _groups(space: SearchSpace, indices: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -264,10 +244,10 @@ def cross_validate(data: AccuracyData, model: Model, config: FitConfig) -> tuple
     """
     rng = np.random.default_rng(config.seed)
     fold = (rng.permutation(data.group.max() + 1) % config.folds)[data.group]
-    predicted, spread = np.empty((2, len(data.top1)))
+    predicted, spread = np.empty((2, len(data.codes)))
     for k in range(config.folds):
         seen, held = fold != k, fold == k
         if held.any():
-            predict = model(data.codes[seen], data.top1[seen])
+            predict = model(data.codes[seen], data.targets(seen))
             predicted[held], spread[held] = predict(data.codes[held])
     return predicted, spread

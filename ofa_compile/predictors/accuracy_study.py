@@ -71,7 +71,7 @@ def study(
     for name, model in models.items():
         progress(f"cross-validating {name}")
         predicted, _ = cross_validate(data, model, config)
-        compared[name] = errors(data.top1[data.is_tested], predicted[data.is_tested])
+        compared[name] = errors(data.tested_top1, predicted[data.is_tested])
     progress("learning curve")
     return {"models": compared, "learning_curve": learning_curve(data, models, config)}
 
@@ -80,8 +80,9 @@ def learning_curve(
     data: AccuracyData, models: dict[str, Model], config: FitConfig
 ) -> list[dict[str, Any]]:
     """Fit on growing parts; test on the larger of 500 and a tenth, at most a third, held out."""
-    count = len(data.top1)
-    wanted = min(max(500, count // 10), count // 3, int(data.is_tested.sum()))
+    count = len(data.codes)
+    # Half of the subnets with all views stay: what views do can be learnt only from them.
+    wanted = min(max(500, count // 10), count // 3, int(data.is_tested.sum()) // 2)
     rng = np.random.default_rng(config.seed)
     order = rng.permutation(data.group.max() + 1)[data.group]  # whole families are held out
     rows = np.argsort(order, kind="stable")
@@ -95,9 +96,9 @@ def learning_curve(
     for size in [*sizes, len(rest)]:
         seen = rest[:size]
         for name, model in models.items():
-            predicted, _ = model(data.codes[seen], data.top1[seen])(data.codes[held])
+            predicted, _ = model(data.codes[seen], data.targets(seen))(data.codes[held])
             row = {"model": name, "train_subnets": size, "test_subnets": len(held)}
-            curve.append({**row, **errors(data.top1[held], predicted)})
+            curve.append({**row, **errors(data.by_view[held].mean(axis=1), predicted)})
     return curve
 
 
