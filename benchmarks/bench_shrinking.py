@@ -2,7 +2,8 @@
 
 The supernet is trained by a recipe whose phases are all shortened by `--scale`; the smallest, the
 middle and the largest architecture are then trained alone, each from fresh weights, for as many
-optimiser steps of the same batches, learning rates and label smoothing. With --rival a second
+optimiser steps of the same batches, learning rates and label smoothing (where a recipe gives every
+subnet of a step a batch of its own, a step of the supernet sees several). With --rival a second
 recipe, shortened to as many images forward and backward, is compared too. Accuracies are top-1 on
 the test images, every network BN-calibrated on the same 2,000 training images. Runs keep
 checkpoints in --work and are continued there.

@@ -79,17 +79,15 @@ def study(
 def learning_curve(
     data: AccuracyData, models: dict[str, Model], config: FitConfig
 ) -> list[dict[str, Any]]:
-    """Fit on growing parts; test on the larger of 500 and a tenth, at most a third, held out."""
+    """Fit on growing parts; test on the larger of 500 and a tenth, held out in whole families."""
     count = len(data.codes)
-    # Half of the subnets with all views stay: what views do can be learnt only from them.
-    wanted = min(max(500, count // 10), count // 3, int(data.is_tested.sum()) // 2)
+    # A third of those with all views stays at least: what views do can be learnt only from them.
+    wanted = min(max(500, count // 10), count // 3, 2 * int(data.is_tested.sum()) // 3)
     rng = np.random.default_rng(config.seed)
-    order = rng.permutation(data.group.max() + 1)[data.group]  # whole families are held out
+    order = rng.permutation(data.group.max() + 1)[data.group]
     rows = np.argsort(order, kind="stable")
     tested = rows[data.is_tested[rows]]
-    held = tested
-    if wanted < len(tested):
-        held = tested[order[tested] < order[tested[wanted]]]
+    held = tested[order[tested] <= order[tested[wanted - 1]]]
     rest = rows[~np.isin(order[rows], order[held])]
     sizes = [size for size in (50, 100, 200, 500, 1000, 2000, 5000) if size < len(rest)]
     curve = []

@@ -25,6 +25,7 @@ __all__ = ["ImageData", "load_images", "normalize", "resize", "split_indices"]
 
 _LOGGER = logging.getLogger(__name__)
 _CACHE_VERSION = 2
+_MEMORY_SHARE = 0.45  # of all; putting images into one array takes as much again for a moment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +60,7 @@ def _read(source: str, size: int | None) -> ImageData:
     """Decode everything; unreadable images are listed, not fatal."""
     rows: list[tuple[bool, str, str, NDArray[np.uint8]]] = []
     skipped = []
+    room = _MEMORY_SHARE * _physical_memory()
     for item in read_items(source):
         try:
             image = decode(item.content, size)
@@ -70,10 +72,27 @@ def _read(source: str, size: int | None) -> ImageData:
             size = min(image.shape[:2])
             image = decode(item.content, size)
         rows.append((item.is_test, item.label, item.name, image))
+        room -= image.nbytes
+        if room < 0.0:
+            raise _too_large(source, len(rows), image.shape)
     if not any(not row[0] for row in rows):
         raise no_images(source)
     rows.sort(key=lambda row: row[:3])
     return _assemble(rows, tuple(skipped))
+
+
+def _physical_memory() -> int:
+    """Return the bytes of memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _too_large(source: str, count: int, shape: tuple[int, ...]) -> DataError:
+    height, width = shape[:2]
+    message = (
+        f"{source} does not fit into memory: images are kept decoded, and the first {count} at "
+        f"{height}x{width} take {_MEMORY_SHARE:.0%} of the {_physical_memory() >> 30} GiB here"
+    )
+    return DataError(message, hint="Use fewer images, or smaller ones, or a machine with more.")
 
 
 def no_images(source: str) -> DataError:

@@ -162,8 +162,8 @@ def test_learning_curve_is_tested_on_subnets_with_all_views(records: list[Accura
     more = [record(r.architecture, r.top1, view=1) for r in records[:60]]
     found = study([*records, *more], SPACE, config=QUICK)
     last = found["learning_curve"][-1]
-    # Half of them may be held out; families of 4 are held out whole.
-    assert 25 <= last["test_subnets"] <= 30
+    # A third of all, and the rest of the last family of 4; two thirds of those with all views.
+    assert 40 <= last["test_subnets"] < 44
     assert last["train_subnets"] <= 160 - last["test_subnets"]
 
 
@@ -183,7 +183,8 @@ def test_study_compares_models(records: list[AccuracyRecord]) -> None:
     rows = [row for row in result["learning_curve"] if row["model"] == "predictor"]
     assert [row["train_subnets"] for row in rows][:2] == [50, 100]
     assert rows[-1]["rmse"] < rows[0]["rmse"]
-    assert all(row["test_subnets"] <= len(records) // 3 for row in rows)
+    # A third, and the rest of the last family of 4.
+    assert all(0 <= row["test_subnets"] - len(records) // 3 < 4 for row in rows)
     assert "learning curve" in stages
 
 

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from ofa_compile.errors import DataError
+from ofa_compile.training import data as training_data
 from ofa_compile.training.augmentation import pad_crop
 from ofa_compile.training.data import (
     load_images,
@@ -95,6 +96,17 @@ def test_bad_sources_are_explained(tmp_path: Path) -> None:
     broken.write_bytes(b"\xfd7zXZ\x00 garbage")
     with pytest.raises(DataError, match=r"broken\.tar\.xz as a tar archive"):
         load_images(broken)
+
+
+def test_more_images_than_memory_are_refused(
+    image_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Room for ten images of 24x24 and not for eleven.
+    monkeypatch.setattr(training_data, "_physical_memory", lambda: int(10.5 * 24 * 24 * 3 / 0.45))
+    message = r"does not fit into memory: .* the first 11 at 24x24 take 45% of"
+    with pytest.raises(DataError, match=message) as caught:
+        load_images(image_folder)
+    assert "smaller ones" in str(caught.value.hint)
 
 
 def test_split_is_stable_and_complete() -> None:

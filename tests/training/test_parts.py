@@ -30,9 +30,14 @@ def config(image_folder: Path, recipe: Path, output: Path, **more: object) -> Tr
     )
 
 
+def log_of(output: Path) -> list[dict[str, object]]:
+    """Return the records of the log, whose last line may be half written."""
+    lines = (output / "log.jsonl").read_text().splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
 def losses(output: Path) -> list[dict[str, float]]:
-    lines = (output / "log.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(x).items() if type(v) is float} for x in lines]
+    return [{k: v for k, v in x.items() if type(v) is float} for x in log_of(output)]
 
 
 def test_processes_share_parts_evenly() -> None:
@@ -112,17 +117,25 @@ def test_a_killed_process_ends_the_run_which_resumes(
     recipe.write_text(recipe_text.replace("epochs = 0.25", "epochs = 400.0"))
     output = tmp_path / "run"
     arguments = ["--data", str(image_folder), "--recipe", str(recipe), "--device", "cpu"]
-    process = torchrun([*arguments, "--output", str(output)])
-    log = output / "log.jsonl"
+    arguments += ["--output", str(output)]
+    first = torchrun([*arguments, "--max-steps", "2"])  # ends with a checkpoint
+    _, errors = first.communicate(timeout=300)
+    assert first.returncode == 0, errors
+    process = torchrun(arguments)
     deadline = time.monotonic() + 300
-    while not (log.exists() and log.stat().st_size > 0) and time.monotonic() < deadline:
+    while len(log_of(output)) < 4 and time.monotonic() < deadline:
         assert process.poll() is None
         time.sleep(0.1)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     os.kill(int(children[-1]), signal.SIGKILL)
     _, errors = process.communicate(timeout=300)
     assert process.returncode != 0
-    assert "another process of this training run ended" in errors or "SIGKILL" in errors
-    again = torchrun([*arguments, "--output", str(output), "--max-steps", "4"])
+    assert "another process of this training run ended" in errors, errors
+    killed = losses(output)
+    again = torchrun([*arguments, "--max-steps", "4"])
     _, errors = again.communicate(timeout=600)
     assert again.returncode == 0, errors
+    # It went on from the checkpoint, and does again what was done beyond it.
+    assert [record["step"] for record in log_of(output)] == [1, 2, 3, 4]
+    for before, after in zip(killed[:4], losses(output), strict=True):
+        assert after["largest"] == pytest.approx(before["largest"], rel=1e-6)
