@@ -12,7 +12,22 @@ once, into caches of their own; the run proper then loads them. TensorRT rounds 
 unless NVIDIA_TF32_OVERRIDE=0 is set, which holds for PyTorch as well. Each library is verified
 before it is timed; rounds are interleaved, and every network's results are written as soon as they
 are there, so a run that is cut off loses one. With --resume, networks that the output holds are not
-run again.
+run again. No network is begun that the ones before it say will overrun --minutes.
+
+Two shares tell how far a network is from what the device can do. `share_of_flops` is two
+operations for each MAC, over `device_ms`, over the speed of a large matrix product in the same
+arithmetic: float32 without TF32, TF32 or fp16. `share_of_bandwidth` is every map written and read
+once, residuals once more, and every weight read once, in the precision's element size, over
+`device_ms`, over the speed of a large copy. It can exceed 1: maps that stay in the device's cache
+or inside a fused kernel never reach its memory. Both limits are measured by PyTorch in the same
+run. Without it, on Vulkan, and for TF32 where PyTorch does not round, they are unknown: the share
+is null, "-" in the table.
+
+`device_ms` of ours is the device's own clock, from the first kernel to the last. PyTorch and TVM
+are timed as queued runs, which hide a launch only where queueing is quicker than running. ONNX
+Runtime, TensorRT and ncnn are timed by the host (so marked in the table), with each launch and the
+wait for it, ncnn's copies too. On small networks all of that favours ours. `end_to_end_ms` is timed
+by the host for all.
 """
 
 from __future__ import annotations
@@ -31,17 +46,32 @@ from typing import Any
 import numpy as np
 from common import finish, parser, say, table
 from gpu_prebuilt import gpu_subnets, networks, prebuild, quick_subnets, unpack
-from gpu_runtimes import TURN, available, load
+from gpu_runtimes import TURN, available, is_timed_by_host, load
+from gpu_shares import (
+    Limits,
+    limits,
+    limits_for,
+    moved_bytes,
+    percent,
+    precision_of,
+    shares,
+    work_per_second,
+)
 
 from ofa_compile.bundle.verify import tolerance_of
 from ofa_compile.errors import DeviceUnavailableError
 from ofa_compile.hardware.cuda_devices import check_cuda, pci_bus_id
 from ofa_compile.hardware.nvml import EnergyMeter
+from ofa_compile.space import Architecture
 
 BATCHES = (1, 64)
 ENERGY_SECONDS = 0.7
 CHECKED = (
     "ours", "torch-graph", "torch-max-autotune", "onnxruntime", "tensorrt", "tvm", "ncnn-vulkan"
+)  # fmt: skip
+HEADER = (
+    "subnet", "batch", "ours, ms", "GFLOP/s", "of peak", "GB/s", "of bandwidth",
+    "best other", "ms", "ratio", "ratio, end to end",
 )  # fmt: skip
 
 
@@ -71,8 +101,11 @@ def check(facts: Mapping[str, Any], logits: Any) -> float:
     return float(np.abs(logits - expected).max() / np.abs(expected).max())
 
 
-def measure(place: Path, facts: Mapping[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+def measure(
+    place: Path, facts: Mapping[str, Any], options: argparse.Namespace, known: Limits
+) -> dict[str, Any]:
     """Verify and time one network in every runtime."""
+    start = time.monotonic()
     result: dict[str, Any] = {k: v for k, v in facts.items() if k != "logits"} | {"runtimes": {}}
     runtimes = {}
     for kind in options.runtimes or available(facts["kind"]):
@@ -89,13 +122,15 @@ def measure(place: Path, facts: Mapping[str, Any], options: argparse.Namespace) 
             raise SystemExit(message)
         runtimes[kind] = runtime
         result["runtimes"][kind] = {"largest_error": error}
+    loaded = time.monotonic()
     times = rounds(runtimes, options.rounds)
     for kind, runtime in runtimes.items():
-        result["runtimes"][kind] |= summary(times[kind], facts) | energy(runtime)
+        figures = summary(times[kind], facts, kind, known)
+        result["runtimes"][kind] |= figures | energy(runtime)
     result["ours_step_ms"] = runtimes["ours"].step_ms(20)  # type: ignore[attr-defined]
     for runtime in runtimes.values():
         runtime.close()  # type: ignore[attr-defined]
-    return result
+    return result | {"load_s": loaded - start, "timing_s": time.monotonic() - loaded}
 
 
 def rounds(runtimes: Mapping[str, Any], count: int) -> dict[str, dict[str, list[float]]]:
@@ -110,17 +145,25 @@ def rounds(runtimes: Mapping[str, Any], count: int) -> dict[str, dict[str, list[
     return times
 
 
-def summary(times: Mapping[str, list[float]], facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return medians over rounds, their spread, and what is done in a second."""
+def summary(
+    times: Mapping[str, list[float]], facts: Mapping[str, Any], kind: str, known: Limits
+) -> dict[str, Any]:
+    """Return medians over rounds, their spread, what is done in a second, and of which limits."""
     figures: dict[str, Any] = {}
     for what, turns in times.items():
         low, middle, high = np.percentile(turns, (16, 50, 84))
         figures |= {what: middle, f"{what}_spread": (high - low) / 2 / middle}
-    seconds = figures["device_ms"] / 1e3
-    return figures | {
-        "images_per_s": facts["batch"] / seconds,
-        "gflop_per_s": 2e-9 * facts["macs"] / seconds,
-        "gb_per_s": 1e-9 * facts["bytes"] / seconds,
+    precision = precision_of(kind, facts)
+    architecture = Architecture.from_dict(facts["architecture"])
+    moved = moved_bytes(architecture, facts["batch"], precision)
+    work = work_per_second(facts["macs"], moved, figures["device_ms"])
+    return {
+        **figures,
+        "precision": precision,
+        "bytes": moved,
+        "images_per_s": 1e3 * facts["batch"] / figures["device_ms"],
+        **work,
+        **shares(work, precision, limits_for(facts["kind"], known)),
     }
 
 
@@ -144,34 +187,6 @@ def energy(runtime: Any) -> dict[str, float]:
         runs += runtime.calls_per_turn
     after = meter.joules()
     return {} if after is None else {"joules_per_run": (after - before) / runs}
-
-
-def limits() -> dict[str, Any]:
-    """Measure what the device can do at most, with PyTorch; empty without it."""
-    try:
-        import torch
-    except ImportError:
-        return {}
-    if not torch.cuda.is_available():
-        return {}
-    torch.backends.cuda.matmul.allow_tf32 = False
-    a = torch.randn(8192, 8192, device="cuda")
-    b = torch.empty(2**28, device="cuda")
-    figures = {}
-    for name, call, amount in (
-        ("gflop_per_s", lambda: a @ a, 2e-9 * 8192**3),
-        ("gb_per_s", lambda: b.clone(), 2e-9 * b.nbytes),
-    ):
-        best = float("inf")
-        for _ in range(6):
-            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            start.record()
-            call()
-            end.record()
-            end.synchronize()
-            best = min(best, start.elapsed_time(end) / 1e3)
-        figures[name] = amount / best
-    return {"device": torch.cuda.get_device_name(), "torch": torch.__version__, **figures}
 
 
 def vulkan_devices(folder: Path) -> dict[str, Any]:
@@ -223,21 +238,31 @@ def measure_all(folder: Path, options: argparse.Namespace, deadline: float) -> d
         results = json.loads(options.output.read_text(encoding="utf-8"))["networks"]
     done = {(item["subnet"], item["batch"]) for item in results}
     document: dict[str, Any] = {"limits": limits(), **vulkan_devices(folder), "networks": results}
-    slowest = 0.0
     for place, facts in networks(folder):
         if (facts["subnet"], facts["batch"]) in done:
             continue
-        start = time.monotonic()
-        if start + slowest > deadline:
+        if time.monotonic() + expected_seconds(results, facts) > deadline:
             say(options, f"no time left for {place.parent.name}/{place.name} and what follows")
             break
-        results.append(measure(place, facts, options))
-        slowest = max(slowest, time.monotonic() - start)
+        results.append(measure(place, facts, options, document["limits"]))
         keep = argparse.Namespace(output=options.output, json=False)
         finish(document, keep)
         say(options, row_text(results[-1]))
     say(options, "\n" + summary_table(results))
     return document
+
+
+def expected_seconds(results: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]) -> float:
+    """Return how long a network may take: loading as the slowest, timing as the MACs have grown.
+
+    MACs are of the whole batch, and networks come in their order, so the last one is the nearest.
+    """
+    timed = [item for item in results if "timing_s" in item]
+    if not timed:
+        return 0.0
+    last = timed[-1]
+    growth = max(1.0, facts["macs"] / last["macs"])
+    return float(max(item["load_s"] for item in timed) + growth * last["timing_s"])
 
 
 def row_text(result: Mapping[str, Any]) -> str:
@@ -259,20 +284,23 @@ def summary_table(results: Sequence[Mapping[str, Any]]) -> str:
         ours = known["ours"]
         others = {k: known[k]["device_ms"] for k in CHECKED if k in known and k != "ours"}
         best = min(others, key=lambda kind: others[kind]) if others else None
+        copied = [known[k]["end_to_end_ms"] for k in others]
         rows.append(
             (
                 result["subnet"],
                 result["batch"],
                 f"{ours['device_ms']:.3f}",
                 f"{ours['gflop_per_s']:.0f}",
+                percent(ours.get("share_of_flops")),
                 f"{ours['gb_per_s']:.0f}",
-                best or "-",
+                percent(ours.get("share_of_bandwidth")),
+                f"{best} (by host)" if best and is_timed_by_host(best) else best or "-",
                 f"{others[best]:.3f}" if best else "-",
                 f"{others[best] / ours['device_ms']:.2f}" if best else "-",
+                f"{min(copied) / ours['end_to_end_ms']:.2f}" if copied else "-",
             )
         )
-    header = ("subnet", "batch", "ours, ms", "GFLOP/s", "GB/s", "best other", "ms", "ratio")
-    return table(header, rows)
+    return table(HEADER, rows)
 
 
 def main() -> None:

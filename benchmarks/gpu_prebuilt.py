@@ -98,7 +98,6 @@ def build(
     onnx.unlink()
     with torch.inference_mode():
         logits = subnet(torch.from_numpy(images(architecture, _IMAGES))).numpy()
-    layers = search_space(architecture.space).layers(architecture)
     facts = {
         "subnet": name,
         "architecture": json.loads(architecture.to_json()),
@@ -107,9 +106,6 @@ def build(
         "kind": target.kind,
         "precision": target.precision,
         "macs": batch * macs(architecture),
-        # Every map once in and once out, every weight once: less cannot move without fusion.
-        "bytes": compiled.weights_bytes
-        + batch * sum(layer.input_bytes + layer.output_bytes for layer in layers),
         "num_kernels": len(compiled.steps),
         "logits": logits.tolist(),
     }

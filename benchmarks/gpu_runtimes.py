@@ -1,9 +1,9 @@
 """Networks on a GPU: ours, PyTorch's in several ways, ONNX Runtime's, TVM's and ncnn's.
 
 Every runtime tells two times. `device_ms` is without copies of input and output: ours from the
-first kernel to the last by the device's clock, the others' as the mean of many runs queued one
-behind the other. `end_to_end_ms` is by the host's clock, from an input in host memory to logits
-there.
+first kernel to the last by the device's clock, PyTorch's and TVM's as the mean of many runs queued
+one behind the other, ONNX Runtime's by the host's clock run by run, and ncnn's so with copies.
+`end_to_end_ms` is by the host's clock, from an input in host memory to logits there.
 """
 
 from __future__ import annotations
@@ -398,6 +398,11 @@ def load(kind: str, place: Path, facts: Mapping[str, Any]) -> GpuRuntime:
     tf32 = kind.endswith("-tf32")
     how = kind.removesuffix("-tf32").removeprefix("torch-")
     return TorchOnGpu(place, facts, how, tf32=tf32)
+
+
+def is_timed_by_host(kind: str) -> bool:
+    """Whether a runtime's `device_ms` holds the launch of each run and the wait for its end."""
+    return kind.startswith(("onnxruntime", "tensorrt", "ncnn"))
 
 
 def _has_tvm(kind: str) -> bool:

@@ -13,6 +13,9 @@ static int code_of(CUresult result) {
     switch (result) {
     case CUDA_ERROR_OUT_OF_MEMORY: return GPU_OUT_OF_MEMORY;
     case CUDA_ERROR_STUB_LIBRARY: return GPU_NO_DRIVER;
+    case CUDA_ERROR_SYSTEM_NOT_READY:
+    case CUDA_ERROR_SYSTEM_DRIVER_MISMATCH: return GPU_BROKEN_DRIVER;
+    case CUDA_ERROR_DEVICE_UNAVAILABLE: return GPU_BUSY;
     case CUDA_ERROR_NO_DEVICE: return GPU_NO_DEVICE;
     case CUDA_ERROR_CALL_REQUIRES_NEWER_DRIVER:
     case CUDA_ERROR_UNSUPPORTED_PTX_VERSION:
@@ -22,6 +25,7 @@ static int code_of(CUresult result) {
     case CUDA_ERROR_INVALID_PTX:
     case CUDA_ERROR_JIT_COMPILER_NOT_FOUND:
     case CUDA_ERROR_JIT_COMPILATION_DISABLED: return GPU_NO_CODE;
+    case CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES: return GPU_UNSUITABLE;
     case CUDA_ERROR_ECC_UNCORRECTABLE:
     case CUDA_ERROR_NVLINK_UNCORRECTABLE:
     case CUDA_ERROR_CONTAINED:
@@ -57,13 +61,17 @@ const char *cuda_explain(int code) {
         return "OFA_CUDA_DEVICE names no device of this machine; give a part of a name that "
                "nvidia-smi -L shows, or a number, 0 for the fastest unless CUDA_DEVICE_ORDER says "
                "otherwise";
-    case GPU_UNSUITABLE: return "the CUDA device's limits are too small for this network";
+    case GPU_UNSUITABLE:
+        return "the CUDA device's limits are too small for this network; choose another device "
+               "with OFA_CUDA_DEVICE, or compile for a smaller batch or resolution";
     case GPU_OUT_OF_MEMORY:
         return "the CUDA device is out of memory; close other programs that nvidia-smi shows";
     case GPU_DEVICE_LOST:
         return "the CUDA device was lost, by a fault or a reset; start this program anew, and if "
                "that does not help look for Xid lines in dmesg";
-    case GPU_FAILED: return "the CUDA driver failed";
+    case GPU_FAILED:
+        return "the CUDA driver failed; update NVIDIA's driver (Debian: nvidia-driver), or choose "
+               "another device with OFA_CUDA_DEVICE";
     case GPU_NO_TIMESTAMPS: return "the CUDA device cannot time single kernels";
     case GPU_OLD_DRIVER:
         return "the CUDA driver is too old for this bundle; install a newer one, or build the "
@@ -72,6 +80,14 @@ const char *cuda_explain(int code) {
         return "the bundle has no machine code that this GPU's driver takes; add the GPU's "
                "architecture to toolchain.gpu_architectures of the target's file and compile "
                "again";
+    case GPU_BROKEN_DRIVER:
+        return "CUDA cannot start here: the driver's library and its kernel module do not match, "
+               "or are not ready; does nvidia-smi work? Otherwise reboot, or install NVIDIA's "
+               "driver again; where there is an NVSwitch, nvidia-fabricmanager must run";
+    case GPU_BUSY:
+        return "the CUDA device is taken: another process has it to itself, or its compute mode "
+               "prohibits all use; close other programs that nvidia-smi shows, or choose another "
+               "device with OFA_CUDA_DEVICE";
     default: return "unknown error";
     }
 }

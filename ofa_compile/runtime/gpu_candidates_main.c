@@ -41,7 +41,9 @@ static bool is_missing(int code) {
     case GPU_NO_TIMESTAMPS:
     case GPU_OLD_DRIVER:
     case GPU_NO_CODE:
-    case GPU_NO_HALVES: return true;
+    case GPU_NO_HALVES:
+    case GPU_BROKEN_DRIVER:
+    case GPU_BUSY: return true;
     default: return false;
     }
 }

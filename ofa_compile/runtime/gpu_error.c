@@ -23,7 +23,8 @@ const char *gpu_explain(int code, const char *text) {
     static _Thread_local char both[512];
     if (code < GPU_UNSUITABLE || code == GPU_NO_TIMESTAMPS || last_failure[0] == '\0')
         return text;
-    snprintf(both, sizeof both, "%s (%s)", text, last_failure);
+    int length = (int)(code == GPU_FAILED ? strcspn(text, ";") : strlen(text));
+    snprintf(both, sizeof both, "%.*s (%s)%s", length, text, last_failure, text + length);
     return both;
 }
 

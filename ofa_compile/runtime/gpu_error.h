@@ -17,14 +17,17 @@ enum {
     GPU_NO_TIMESTAMPS = 39,
     GPU_OLD_DRIVER = 40,
     GPU_NO_CODE = 41,
-    GPU_NO_HALVES = 42
+    GPU_NO_HALVES = 42,
+    GPU_BROKEN_DRIVER = 43,
+    GPU_BUSY = 44
 };
 
 /* Remember the driver's words about a failure, for gpu_explain; return the code. */
 int gpu_failed(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void gpu_forget_failure(void);
 
-/* A general text about a code, with what was remembered behind it. */
+/* A general text about a code, with what was remembered: behind it, but for a failure of the driver
+ * before the advice, since there it is all that says what failed. */
 const char *gpu_explain(int code, const char *text);
 
 /* Whether a device is the one asked for: by its number, or by a part of its name. */

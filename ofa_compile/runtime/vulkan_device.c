@@ -32,12 +32,16 @@ static const char *explain(int code) {
     case GPU_UNKNOWN_DEVICE:
         return "OFA_VULKAN_DEVICE names no device of this machine; give a number or a part of a "
                "name that vulkaninfo --summary shows";
-    case GPU_UNSUITABLE: return "the Vulkan device's limits are too small for this network";
+    case GPU_UNSUITABLE:
+        return "the Vulkan device's limits are too small for this network; choose another device "
+               "with OFA_VULKAN_DEVICE, or compile for a smaller batch or resolution";
     case GPU_OUT_OF_MEMORY:
         return "the Vulkan device is out of memory; close other programs that use it";
     case GPU_DEVICE_LOST:
         return "the Vulkan device was lost, by a hang or a reset; the next run opens it again";
-    case GPU_FAILED: return "the Vulkan driver failed";
+    case GPU_FAILED:
+        return "the Vulkan driver failed; update your GPU's driver (Debian: mesa-vulkan-drivers), "
+               "or choose another device with OFA_VULKAN_DEVICE";
     case GPU_NO_HALVES:
         return "the Vulkan device does not compute in float16; choose another (OFA_VULKAN_DEVICE), "
                "or compile with --precision fp32";
@@ -72,23 +76,23 @@ static int load_loader(void) {
 }
 
 /* A void pointer does not convert to a function's in ISO C; its bytes do. */
-#define OFA_LOAD(lookup)                                                                         \
+#define OFA_LOAD(name, lookup)                                                                   \
     void *symbol = lookup;                                                                       \
-    if (symbol == NULL) return GPU_FAILED;
+    if (symbol == NULL) return gpu_failed(GPU_FAILED, "it lacks vk" #name);
 
 #define OFA_LOAD_GLOBAL(result, name, parameters)                                                \
     {                                                                                            \
-        OFA_LOAD(find(NULL, "vk" #name))                                                         \
+        OFA_LOAD(name, find(NULL, "vk" #name))                                                   \
         memcpy(&d->vk.name, &symbol, sizeof symbol);                                             \
     }
 #define OFA_LOAD_INSTANCE(result, name, parameters)                                              \
     {                                                                                            \
-        OFA_LOAD(find(d->instance, "vk" #name))                                                  \
+        OFA_LOAD(name, find(d->instance, "vk" #name))                                            \
         memcpy(&d->vk.name, &symbol, sizeof symbol);                                             \
     }
 #define OFA_LOAD_DEVICE(result, name, parameters)                                                \
     {                                                                                            \
-        OFA_LOAD(d->vk.GetDeviceProcAddr(d->device, "vk" #name))                                 \
+        OFA_LOAD(name, d->vk.GetDeviceProcAddr(d->device, "vk" #name))                           \
         memcpy(&d->vk.name, &symbol, sizeof symbol);                                             \
     }
 

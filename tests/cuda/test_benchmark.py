@@ -34,6 +34,10 @@ def test_what_is_built_here_runs_there(software: Path, tmp_path: Path) -> None:
     assert ours["device_ms"] == 1  # the driver of the test says so
     assert ours["end_to_end_ms"] > 0
     assert len(first["ours_step_ms"]) == first["num_kernels"]
+    assert ours["precision"] == "fp32"
+    assert ours["gb_per_s"] > 0
+    assert (ours["share_of_flops"], ours["share_of_bandwidth"]) == (None, None)  # no limits known
+    assert first["timing_s"] > 0
     assert document["provenance"]["command"]
     # A second run finds nothing left to do.
     call(*run, "--resume", "--minutes", "0")

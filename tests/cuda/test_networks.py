@@ -19,6 +19,7 @@ from ofa_compile.hardware.target_spec import TargetSpec
 
 # A failure in a call, the call's name, and what the message must say.
 OUT_OF_MEMORY, NO_DEVICE, INVALID_IMAGE, NO_BINARY, OLD_PTX, FAULT = 2, 100, 200, 209, 222, 700
+UNAVAILABLE, TOO_LARGE, NOT_READY, MISMATCH = 46, 701, 802, 803
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +151,24 @@ def test_all_is_given_back(call, tmp_path: Path) -> None:
             "driver is too old for this bundle",
         ),
         ({"OFA_SOFTWARE_FAIL": f"cuStreamSynchronize@2:{FAULT}"}, "device was lost"),
-        ({"OFA_SOFTWARE_FAIL": "cuGraphInstantiateWithFlags:1"}, "(cuGraphInstantiate: 1, CUDA_"),
+        # The driver was updated and the kernel's module was not; a service has not started yet.
+        (
+            {"OFA_SOFTWARE_FAIL": f"cuInit:{MISMATCH}"},
+            "do not match, or are not ready; does nvidia-smi work? Otherwise reboot, or install",
+        ),
+        ({"OFA_SOFTWARE_FAIL": f"cuInit:{NOT_READY}"}, "fabricmanager must run (cuInit: 802"),
+        (
+            {"OFA_SOFTWARE_FAIL": f"cuDevicePrimaryCtxRetain:{UNAVAILABLE}"},
+            "close other programs that nvidia-smi shows, or choose another device with OFA_CUDA_",
+        ),
+        (
+            {"OFA_SOFTWARE_FAIL": f"cuLaunchKernel@2:{TOO_LARGE}"},
+            "or compile for a smaller batch or resolution (cuLaunchKernel: 701, CUDA_",
+        ),
+        (
+            {"OFA_SOFTWARE_FAIL": "cuGraphInstantiateWithFlags:1"},
+            "driver failed (cuGraphInstantiate: 1, CUDA_ERROR_OF_THE_TEST); update NVIDIA's driver",
+        ),
     ],
 )
 def test_failures_say_what_to_do(call, environment: dict[str, str], words: str) -> None:

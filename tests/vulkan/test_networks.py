@@ -120,7 +120,8 @@ def test_no_loader_is_a_clear_error(built: tuple[Path, CompiledNetwork], tmp_pat
         ("vkQueueSubmit", -4, "was lost, by a hang or a reset; the next run opens it again"),
         ("vkWaitForFences", -4, "(vkWaitForFences: -4)"),
         ("vkWaitForFences", 2, "no answer for 120 s"),
-        ("vkCreateDevice", -3, "driver failed (vkCreateDevice: -3)"),
+        ("vkCreateDevice", -3, "driver failed (vkCreateDevice: -3); update your GPU's driver"),
+        ("vkGetPhysicalDeviceProperties", 256, "choose another device with OFA_VULKAN_DEVICE, or"),
         ("vkCreateComputePipelines", -2, "out of memory"),
     ],
 )

@@ -1,0 +1,181 @@
+"""The arithmetic of the GPU benchmark that needs no GPU: shares of limits, tables, time left."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+import bench_gpu
+from gpu_prebuilt import quick_subnets
+from gpu_runtimes import is_timed_by_host
+from gpu_shares import (
+    limits,
+    limits_for,
+    moved_bytes,
+    percent,
+    precision_of,
+    shares,
+    work_per_second,
+)
+
+from ofa_compile.space import search_space
+
+LIMITS = {"gflop_per_s": {"fp32": 1000.0, "tf32": 4000.0}, "gb_per_s": 100.0}
+(ARCHITECTURE,) = quick_subnets().values()
+
+
+def facts(**changes: Any) -> dict[str, Any]:
+    return {
+        "subnet": "small",
+        "architecture": ARCHITECTURE.to_dict(),
+        "batch": 2,
+        "kind": "cuda",
+        "precision": "fp32",
+        "macs": 50_000_000,
+        **changes,
+    }
+
+
+def test_shares_of_given_limits() -> None:
+    # 100 million operations and 5 million bytes in 0.2 ms.
+    work = work_per_second(50_000_000, 5_000_000, 0.2)
+    assert work == pytest.approx({"gflop_per_s": 500.0, "gb_per_s": 25.0})
+    found = shares(work, "fp32", LIMITS)
+    assert found == pytest.approx({"share_of_flops": 0.5, "share_of_bandwidth": 0.25})
+    assert shares(work, "tf32", LIMITS)["share_of_flops"] == pytest.approx(0.125)
+
+
+def test_an_unknown_limit_gives_no_share() -> None:
+    work = work_per_second(1, 1, 1.0)
+    assert shares(work, "fp16", LIMITS)["share_of_flops"] is None
+    nothing = {"share_of_flops": None, "share_of_bandwidth": None}
+    assert shares(work, "fp32", {}) == nothing
+    assert shares(work, "fp32", limits_for("vulkan", LIMITS)) == nothing
+    assert limits_for("cuda", LIMITS) == LIMITS
+    assert (percent(None), percent(0.616)) == ("-", "62 %")
+
+
+def test_a_runtime_is_held_against_its_own_arithmetic() -> None:
+    half = facts(precision="fp16")
+    assert precision_of("ours", half) == "fp16"
+    assert precision_of("torch-graph", half) == "fp32"
+    assert precision_of("tensorrt-tf32", half) == "tf32"
+
+
+def test_bytes_are_of_the_elements_that_move() -> None:
+    one, two = (moved_bytes(ARCHITECTURE, batch, "fp32") for batch in (1, 2))
+    layers = search_space(ARCHITECTURE.space).layers(ARCHITECTURE)
+    weights = sum(layer.weight_bytes for layer in layers)
+    residuals = sum(layer.output_bytes for layer in layers if layer.has_residual)
+    maps = sum(layer.input_bytes + layer.output_bytes for layer in layers)
+    assert one == weights + maps + residuals
+    assert two == weights + 2 * (maps + residuals)
+    assert residuals > 0
+    assert moved_bytes(ARCHITECTURE, 1, "tf32") == one
+    assert moved_bytes(ARCHITECTURE, 1, "fp16") * 2 == one
+
+
+def result(kinds: dict[str, float], known_limits: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """Return what a run writes about a network, from times in milliseconds."""
+    known = facts(**changes)
+    runtimes = {
+        kind: bench_gpu.summary(
+            {"device_ms": [ms], "end_to_end_ms": [2 * ms]}, known, kind, known_limits
+        )
+        for kind, ms in kinds.items()
+    }
+    return {**known, "runtimes": runtimes}
+
+
+def test_a_summary_holds_the_shares() -> None:
+    found = result({"ours": 0.2, "torch-graph-tf32": 0.1}, LIMITS)["runtimes"]
+    assert found["ours"]["share_of_flops"] == pytest.approx(0.5)
+    assert found["torch-graph-tf32"]["share_of_flops"] == pytest.approx(0.25)
+    moved = moved_bytes(ARCHITECTURE, 2, "fp32")
+    assert found["ours"]["bytes"] == moved
+    assert found["ours"]["share_of_bandwidth"] == pytest.approx(moved / 0.2e-3 / 100e9)
+
+
+def test_the_table_shows_shares_and_who_is_timed_by_the_host() -> None:
+    kinds = {"ours": 0.2, "onnxruntime": 0.3}
+    known = bench_gpu.summary_table([result(kinds, LIMITS)]).splitlines()[-1]
+    assert " 50 % " in known
+    assert "onnxruntime (by host) | 0.300 | 1.50 | 1.50 |" in known
+    unknown = bench_gpu.summary_table([result({"ours": 0.2}, LIMITS, kind="vulkan")])
+    assert "%" not in unknown
+    assert unknown.endswith("| - | - | - | - |")
+    assert not is_timed_by_host("torch-graph")
+
+
+def test_a_larger_batch_is_expected_to_take_longer() -> None:
+    assert bench_gpu.expected_seconds([], facts()) == 0
+    first = {"macs": 100, "load_s": 9.0, "timing_s": 1.0}
+    last = {"macs": 200, "load_s": 5.0, "timing_s": 2.0}
+    assert bench_gpu.expected_seconds([first, last], {"macs": 6400}) == 9 + 64
+    assert bench_gpu.expected_seconds([first, last], {"macs": 100}) == 9 + 2
+    assert bench_gpu.expected_seconds([{"macs": 1}], {"macs": 64}) == 0  # of an older run
+
+
+class FakeArray:
+    """A matrix of PyTorch's that counts its products; each takes as long as its type says."""
+
+    nbytes = 2**30
+
+    def __init__(self, torch: Any, name: str = "float") -> None:
+        self.torch, self.name = torch, name
+
+    def half(self) -> FakeArray:
+        return FakeArray(self.torch, "half")
+
+    def clone(self) -> None:
+        self.torch.milliseconds = 2.0
+
+    def __matmul__(self, _: FakeArray) -> None:
+        rounds = self.torch.backends.cuda.matmul.allow_tf32
+        self.torch.milliseconds = 1.0 if self.name == "half" else 2.0 if rounds else 8.0
+
+
+def fake_torch(capability: tuple[int, int]) -> Any:
+    """Return as much of PyTorch as measuring limits takes, with a clock that is told."""
+    torch = SimpleNamespace(__version__="0", milliseconds=0.0)
+    event = SimpleNamespace(
+        record=lambda: None, synchronize=lambda: None, elapsed_time=lambda _: torch.milliseconds
+    )
+    torch.cuda = SimpleNamespace(
+        is_available=lambda: True,
+        get_device_name=lambda: "fake",
+        get_device_capability=lambda: capability,
+        Event=lambda *, enable_timing: event if enable_timing else None,
+    )
+    settings = SimpleNamespace(allow_tf32=True)
+    torch.backends = SimpleNamespace(cuda=SimpleNamespace(matmul=settings))
+    torch.randn = torch.empty = lambda *_, device: FakeArray(torch, device)
+    return torch
+
+
+@pytest.mark.parametrize(
+    ("capability", "override", "known"),
+    [
+        ((9, 0), "", {"fp32", "tf32", "fp16"}),
+        ((7, 5), "", {"fp32", "fp16"}),
+        ((9, 0), "0", {"fp32", "fp16"}),
+    ],
+)
+def test_peaks_are_those_of_each_arithmetic(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], override: str, known: set[str]
+) -> None:
+    torch = fake_torch(capability)
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", override)
+    found = limits()
+    operations = 2 * 8192**3
+    expected = {"fp32": operations / 8e6, "tf32": operations / 2e6, "fp16": operations / 1e6}
+    assert found["gflop_per_s"] == pytest.approx({name: expected[name] for name in known})
+    assert found["gb_per_s"] == pytest.approx(2 * 2**30 / 2e6)
+    assert not torch.backends.cuda.matmul.allow_tf32
