@@ -134,12 +134,13 @@ def measure(
 
 
 def rounds(runtimes: Mapping[str, Any], count: int) -> dict[str, dict[str, list[float]]]:
-    """Give every runtime one turn a round; return the median of each turn."""
+    """Give every runtime one turn a round, in turning order; return the median of each turn."""
     times: dict[str, dict[str, list[float]]] = {
         kind: {"device_ms": [], "end_to_end_ms": []} for kind in runtimes
     }
-    for _ in range(count):
-        for kind, runtime in runtimes.items():
+    order = list(runtimes.items())
+    for number in range(count):
+        for kind, runtime in order[:: -1 if number % 2 else 1]:
             for what, turns in times[kind].items():
                 turns.append(float(np.median(getattr(runtime, what)(TURN))))
     return times
