@@ -202,9 +202,9 @@ def test_survives_bad_clients(start: Callable[..., Daemon], tmp_path: Path, garb
     daemon = start()
     with socket.create_connection((daemon.endpoint.host, daemon.endpoint.port), 5) as end:
         end.sendall(garbage)
-        end.shutdown(socket.SHUT_WR)
         end.settimeout(10)
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(OSError):  # it may have hung up before any of these
+            end.shutdown(socket.SHUT_WR)
             while end.recv(4096):
                 pass
     with take(daemon.endpoint) as board:
