@@ -17,6 +17,7 @@ from ofa_compile.bundle.native import NativeLibrary
 from ofa_compile.cache import Cache
 from ofa_compile.compiler.build import CompiledNetwork
 from ofa_compile.hardware.target_spec import TargetSpec
+from ofa_compile.hardware.vulkan_devices import list_vulkan_devices
 
 pytestmark = pytest.mark.vulkan
 
@@ -140,12 +141,25 @@ def test_failures_of_the_driver_say_what_to_do(
 
 
 def test_a_device_is_chosen_by_number_or_name(built: tuple[Path, CompiledNetwork]) -> None:
-    for name in ("0", "LLVMpipe"):
-        done = call(built, "--benchmark", "1", "--warmup", "0", OFA_VULKAN_DEVICE=name)
-        if name == "0" or done.returncode == 0:
-            assert "1 repeats" in done.stdout
-        else:  # the machine has another device
-            assert "names no device" in done.stderr
+    for number, device in enumerate(list_vulkan_devices()):
+        for name in (str(number), device.name, device.name.upper()):
+            done = call(built, "--benchmark", "1", "--warmup", "0", OFA_VULKAN_DEVICE=name)
+            assert "1 repeats" in done.stdout, done.stderr
+
+
+def test_a_run_is_one_submission(
+    built: tuple[Path, CompiledNetwork], failing_loader: dict[str, str]
+) -> None:
+    def submissions(repeats: int) -> int:
+        """Return how many submissions a program needs that runs so often."""
+        failure = {"OFA_FAILING_CALL": "vkQueueSubmit", "OFA_FAILING_RESULT": "-4"}
+        for allowed in range(1, 20):
+            told = {**failing_loader, **failure, "OFA_FAILING_AFTER": str(allowed)}
+            if call(built, "--benchmark", str(repeats), "--warmup", "0", **told).returncode == 0:
+                return allowed
+        pytest.fail("20 submissions are not enough")
+
+    assert submissions(4) - submissions(1) == 3
 
 
 def test_pipelines_are_kept_where_asked(
