@@ -147,7 +147,8 @@ def _scale_weights(work: w.ScaleWeights, draw: Draw) -> Case:
     scale = draw(work.in_channels)
     panels = [draw(work.in_channels, width) for width in work.block_widths]
     weight = np.concatenate([panel.ravel() for panel in panels])
-    expected = np.concatenate([(panel * scale[:, None]).ravel() for panel in panels])
+    wide = scale[:, None].astype(np.float64)
+    expected = np.concatenate([(panel * wide).ravel() for panel in panels])
     return Case(work, [scale], expected, {"weight": weight})
 
 

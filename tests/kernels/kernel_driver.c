@@ -23,6 +23,7 @@ typedef struct {
     int num_arrays; /* the last is the output */
     size_t sizes[MAX_ARRAYS];
     int32_t num_tiles;
+    int fetches; /* takes two more arguments: what to fetch on the way, and in which steps */
     int32_t split; /* tiles [0, split) and [split, num_tiles) are separate calls, the last first */
 } kernel_case;
 
@@ -81,22 +82,23 @@ static void check_written(guarded array, const char *name) {
     }
 }
 
-#define CALL(type, ...)                                 \
-    do {                                                \
-        void (*run)type = (void (*)type)c->run;         \
-        run(__VA_ARGS__, begin, end);                   \
+#define LIST(...) __VA_ARGS__
+#define CALL(arrays, ...)                                                       \
+    do {                                                                        \
+        if (c->fetches)                                                         \
+            ((void (*)(LIST arrays, I, I, F, I))c->run)(__VA_ARGS__, begin, end, a[0].data, 16); \
+        else                                                                    \
+            ((void (*)(LIST arrays, I, I))c->run)(__VA_ARGS__, begin, end);     \
     } while (0)
 
 static void call(const kernel_case *c, guarded *a, int32_t begin, int32_t end) {
     typedef float *F;
     typedef int32_t I;
     switch (c->num_arrays) {
-    case 2: CALL((F, F, I, I), a[0].data, a[1].data); break;
-    case 3: CALL((F, F, F, I, I), a[0].data, a[1].data, a[2].data); break;
-    case 4: CALL((F, F, F, F, I, I), a[0].data, a[1].data, a[2].data, a[3].data); break;
-    case 5:
-        CALL((F, F, F, F, F, I, I), a[0].data, a[1].data, a[2].data, a[3].data, a[4].data);
-        break;
+    case 2: CALL((F, F), a[0].data, a[1].data); break;
+    case 3: CALL((F, F, F), a[0].data, a[1].data, a[2].data); break;
+    case 4: CALL((F, F, F, F), a[0].data, a[1].data, a[2].data, a[3].data); break;
+    case 5: CALL((F, F, F, F, F), a[0].data, a[1].data, a[2].data, a[3].data, a[4].data); break;
     default: fail(c->name, "unexpected number of arrays");
     }
 }

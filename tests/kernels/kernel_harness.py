@@ -9,7 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ofa_compile.compiler.kernel_registry import Config, VectorMachine, find_kernel
+from ofa_compile.compiler.kernel_registry import (
+    Config,
+    VectorMachine,
+    count_fetch_steps,
+    find_kernel,
+)
 from ofa_compile.compiler.link import copy_launcher
 from ofa_compile.compiler.workload import Workload
 from ofa_compile.errors import MissingDependencyError
@@ -56,25 +61,35 @@ class Machine:
     def check(
         self, *workloads: Workload | tuple[Workload, Config], rng: np.random.Generator
     ) -> None:
-        """Assert that each workload, with its default configuration or a given one, is right."""
+        """Assert that each workload, with its default configuration or a given one, is right.
+
+        Kernels that fetch data of later steps where a network asks for it are tried both ways.
+        """
         cases = []
         for item in workloads:
             workload, config = item if isinstance(item, tuple) else (item, None)
             case = make_case(workload, rng)
-            cases.append((case, config if config is not None else self.configs(workload)[0]))
-        for (case, config), result in zip(cases, self._run(cases), strict=True):
+            config = config if config is not None else self.configs(workload)[0]
+            cases.append((case, config, False))
+            kernel = find_kernel(workload)
+            assert kernel is not None
+            if count_fetch_steps(kernel, workload, config, self.core):
+                cases.append((case, config, True))
+        for (case, config, fetches), result in zip(cases, self._run(cases), strict=True):
             error = np.abs(result - case.expected).max() / max(1.0, np.abs(case.expected).max())
-            assert error <= TOLERANCE, f"{case.workload} with {config}: error {error}"
+            what = f"{case.workload} with {config}{', fetching' if fetches else ''}"
+            assert error <= TOLERANCE, f"{what}: error {error}"
 
-    def _run(self, cases: Sequence[tuple[Case, Config]]) -> list[np.ndarray]:
+    def _run(self, cases: Sequence[tuple[Case, Config, bool]]) -> list[np.ndarray]:
         from ofa_compile.compiler.codegen import compile_object
 
         functions, table, data = {}, [], []
-        for number, (case, config) in enumerate(cases):
+        for number, (case, config, fetches) in enumerate(cases):
             kernel = find_kernel(case.workload)
             assert kernel is not None
             symbol = f"kernel_{number}"
-            functions[symbol] = kernel.build(case.workload, config, self.core)
+            options = {"fetches": True} if fetches else {}
+            functions[symbol] = kernel.build(case.workload, config, self.core, **options)
             packed = kernel.pack(case.workload, config, self.core, case.constants)
             inputs = [*case.inputs]
             if getattr(case.workload, "has_dynamic_weights", False):
@@ -84,15 +99,15 @@ class Machine:
             data += [array.tobytes() for array in arrays]
             sizes = [array.size for array in arrays] + [case.expected.size]
             tiles = kernel.num_tiles(case.workload, config, self.core)
-            table.append((symbol, f"{case.workload} {dict(config)}", sizes, tiles))
+            table.append((symbol, f"{case.workload} {dict(config)}", sizes, tiles, fetches))
         (self.folder / "kernels.o").write_bytes(compile_object(functions, self.target.tvm_target))
         (self.folder / "table.c").write_text(_render(table))
         output = self._execute(b"".join(data))
-        counts = [case.expected.size for case, _ in cases]
+        counts = [case.expected.size for case, *_ in cases]
         assert output.size == sum(counts)
         parts = np.split(output, np.cumsum(counts)[:-1])
         return [
-            part.reshape(case.expected.shape) for part, (case, _) in zip(parts, cases, strict=True)
+            part.reshape(case.expected.shape) for part, (case, *_) in zip(parts, cases, strict=True)
         ]
 
     def _execute(self, data: bytes) -> np.ndarray:
@@ -115,15 +130,16 @@ class Machine:
         return np.frombuffer(done.stdout, "<f4")
 
 
-def _render(table: Sequence[tuple[str, str, list[int], int]]) -> str:
+def _render(table: Sequence[tuple[str, str, list[int], int, bool]]) -> str:
     """Write the table of cases; every other case computes its tiles in two calls."""
     lines = ['#include "kernel_driver.c"']
     lines += [f"void {symbol}(void);" for symbol, *_ in table]
     lines.append("const kernel_case CASES[] = {")
-    for number, (symbol, name, sizes, tiles) in enumerate(table):
+    for number, (symbol, name, sizes, tiles, fetches) in enumerate(table):
         listed = ", ".join(map(str, sizes))
         split = tiles // 2 if number % 2 else tiles
         text = name.replace('"', "'")
-        lines.append(f'    {{"{text}", {symbol}, {len(sizes)}, {{{listed}}}, {tiles}, {split}}},')
+        numbers = f"{len(sizes)}, {{{listed}}}, {tiles}, {int(fetches)}, {split}"
+        lines.append(f'    {{"{text}", {symbol}, {numbers}}},')
     lines += ["};", f"const int NUM_CASES = {len(table)};", ""]
     return "\n".join(lines)

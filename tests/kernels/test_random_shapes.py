@@ -8,7 +8,18 @@ import numpy as np
 import pytest
 from kernel_harness import Machine
 
-from ofa_compile.compiler.workload import Convolution, Depthwise, Pointwise, Pool, Workload
+from ofa_compile.compiler.workload import (
+    Add,
+    ChangeLayout,
+    Convolution,
+    Depthwise,
+    GlobalPool,
+    Pointwise,
+    Pool,
+    ScaleChannels,
+    ScaleWeights,
+    Workload,
+)
 
 ACTIVATIONS = ("none", "relu", "relu6", "hsigmoid", "hswish")
 
@@ -35,10 +46,13 @@ def draw_windowed(rng: np.random.Generator) -> dict[str, Any]:
 def draw_workload(rng: np.random.Generator) -> Workload:
     channels, out_channels = (int(n) for n in rng.integers(1, 41, 2))
     activation = str(rng.choice(ACTIVATIONS))
-    kind = rng.choice(["pointwise", "depthwise", "convolution", "pool"])
+    kind = rng.choice(["pointwise", "depthwise", "convolution", "pool", "other"])
     if kind == "pointwise":
         rows = int(rng.integers(1, 60))
-        return Pointwise(rows, channels, out_channels, activation, bool(rng.integers(2)))
+        residual, dynamic = (bool(n) for n in rng.integers(0, 2, 2))
+        return Pointwise(rows, channels, out_channels, activation, residual, dynamic)
+    if kind == "other":
+        return draw_elementwise(rng, channels, activation)
     if kind == "depthwise":
         return Depthwise(**draw_windowed(rng), channels=channels, activation=activation)
     if kind == "pool":
@@ -53,6 +67,19 @@ def draw_workload(rng: np.random.Generator) -> Workload:
         has_residual=bool(rng.integers(2)),
         input_layout=str(rng.choice(["nhwc", "nchw"])),
     )
+
+
+def draw_elementwise(rng: np.random.Generator, channels: int, activation: str) -> Workload:
+    """Draw what reads every value once."""
+    batch, positions = int(rng.integers(1, 3)), int(rng.integers(1, 60))
+    choices = [
+        GlobalPool(batch, positions, channels),
+        ScaleChannels(batch, positions, channels),
+        ScaleWeights(channels, tuple(int(n) for n in rng.choice([4, 8, 16], rng.integers(1, 4)))),
+        Add(int(rng.integers(1, 300)), activation),
+        ChangeLayout(batch, channels, positions, str(rng.choice(["nhwc", "nchw"]))),
+    ]
+    return choices[int(rng.integers(len(choices)))]
 
 
 def check_random(machine: Machine, rng: np.random.Generator, count: int) -> None:

@@ -11,6 +11,8 @@ from torch.nn import functional
 
 from ofa_compile.compiler.workload import (
     Activate,
+    Add,
+    ChangeLayout,
     Convolution,
     Depthwise,
     GatedPointwise,
@@ -18,6 +20,7 @@ from ofa_compile.compiler.workload import (
     Pointwise,
     Pool,
     ScaleChannels,
+    ScaleWeights,
     Workload,
 )
 from ofa_compile.tuning.references import Case, make_case
@@ -42,6 +45,18 @@ def torch_result(case: Case) -> torch.Tensor:
         return functional.adaptive_avg_pool1d(x.transpose(1, 2), 1).squeeze(2)
     if isinstance(work, ScaleChannels):
         return x * others[0][:, None]
+    if isinstance(work, ScaleWeights):
+        panels = known["weight"].split([work.in_channels * width for width in work.block_widths])
+        return torch.cat(
+            [
+                (p.unflatten(0, (-1, width)).T * x).T.flatten()
+                for p, width in zip(panels, work.block_widths, strict=True)
+            ]
+        )
+    if isinstance(work, Add):
+        return ACTIVATIONS[work.activation](x + others[0])
+    if isinstance(work, ChangeLayout):
+        return x.transpose(1, 2)
     if isinstance(work, Pool):
         return pooled(work, x)
     if isinstance(work, GatedPointwise):
@@ -103,7 +118,7 @@ def test_references_are_pytorchs(rng: np.random.Generator) -> None:
             found, case.expected, rtol=1e-9, atol=1e-9, err_msg=str(workload)
         )
         kinds.add(workload.kind)
-    assert len(kinds) == 8
+    assert len(kinds) == 11
 
 
 def test_activations_are_taken_on_every_branch(rng: np.random.Generator) -> None:
