@@ -44,6 +44,28 @@ def test_samples_go_into_a_data_set_that_a_second_run_continues(
     assert [record["num_images"] for record in records] == [10, 10, 10]
 
 
+def test_shards_share_a_sample_and_a_file(weights: Path, photos: Path, tmp_path: Path) -> None:
+    path = tmp_path / "accuracy.jsonl"
+
+    def run(shard: tuple[int, int]) -> int:
+        options = EvaluateOptions(
+            data=photos, supernet=str(weights), part="test", count=6, dataset=path, limit=10,
+            shard=shard,
+        )  # fmt: skip
+        return evaluate(options)["num_subnets"]
+
+    counts = [run((rank, 2)) for rank in range(2)]
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert min(counts) > 0
+    assert sum(counts) == len(lines) == 6
+    assert len({json.dumps(json.loads(line)["architecture"]) for line in lines}) == 6
+    # Together they are what one process evaluates: nothing is left to do.
+    assert run((0, 1)) == 6
+    assert path.read_text(encoding="utf-8").splitlines() == lines
+    with pytest.raises(DataError, match="shard 9/20 has none of the 6 subnets"):
+        run((9, 20))
+
+
 def test_held_out_images_are_those_that_training_left(weights: Path, photos: Path) -> None:
     options = EvaluateOptions(data=photos, supernet=str(weights), held_out=5000)
     with pytest.raises(DataError, match="has 40 training images, so training cannot have held"):
