@@ -19,7 +19,7 @@ import torch
 from ofa_compile.space import search_space
 from ofa_compile.training.allocator import keep_memory
 from ofa_compile.training.checkpoint import load_checkpoint, save_checkpoint
-from ofa_compile.training.data import load_images
+from ofa_compile.training.data import check_exists, load_images
 from ofa_compile.training.distributed import Processes, processes
 from ofa_compile.training.optimization import learning_rate, make_optimizer
 from ofa_compile.training.recipe import load_recipe
@@ -112,6 +112,7 @@ def _train(config: TrainConfig, ranks: Processes, progress: Progress | None) -> 
     recipe = load_recipe(config.recipe)
     largest = max(search_space(config.space).resolutions)
     size = config.image_size or (largest if largest <= 64 else None)
+    check_exists(str(config.data))  # before anything is written
     config.output.mkdir(parents=True, exist_ok=True)
     if not ranks.is_first:
         ranks.wait()  # until the first process has decoded the images

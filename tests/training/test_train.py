@@ -195,6 +195,9 @@ def test_bad_settings(image_folder: Path, recipe_text: str, tmp_path: Path) -> N
     path.write_text(recipe_text.replace("resolutions = [24]", "resolutions = [20]", 1))
     with pytest.raises(ConfigError, match="no resolution 20"):
         train_supernet(config(image_folder, path, tmp_path / "b"))
+    with pytest.raises(DataError, match="does not exist"):
+        train_supernet(config(tmp_path / "nowhere", path, tmp_path / "c"))
+    assert not (tmp_path / "c").exists()
 
 
 def test_recipe_defaults_are_usable() -> None:
