@@ -98,7 +98,7 @@ def fit_accuracy(
     Returns
     -------
     The predictor, and its report: number of subnets and, from cross-validation over all of them,
-    on those that were evaluated on most views, rmse (fraction), kendall_tau, spearman and
+    on those that have all views, rmse (fraction), kendall_tau, spearman and
     r_squared; noise_floor where subnets were repeated.
 
     Raises

@@ -93,8 +93,9 @@ def learning_curve(
     curve = []
     for size in [*sizes, len(rest)]:
         seen = rest[:size]
+        targets = data.targets(seen)
         for name, model in models.items():
-            predicted, _ = model(data.codes[seen], data.targets(seen))(data.codes[held])
+            predicted, _ = model(data.codes[seen], targets)(data.codes[held])
             row = {"model": name, "train_subnets": size, "test_subnets": len(held)}
             curve.append({**row, **errors(data.by_view[held].mean(axis=1), predicted)})
     return curve
