@@ -9,7 +9,7 @@ from ofa_compile.space import search_space
 from ofa_compile.supernet import build_supernet
 from ofa_compile.training import batch_norm, depthwise
 
-pytestmark = pytest.mark.skipif(not batch_norm.is_available(), reason="no C compiler")
+pytestmark = pytest.mark.usefixtures("c_compiler")
 
 TORCH = {
     "none": lambda x: x,

@@ -14,7 +14,7 @@ from ofa_compile.supernet import build_supernet
 from ofa_compile.supernet import functional as supernet_functional
 from ofa_compile.training import depthwise, native
 
-needs_compiler = pytest.mark.skipif(not depthwise.is_available(), reason="no C compiler")
+needs_compiler = pytest.mark.usefixtures("c_compiler")
 
 # (images, channels, height, width): channel tails, odd and tiny planes, tile edges.
 SHAPES = [
