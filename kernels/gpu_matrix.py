@@ -1,38 +1,61 @@
-"""Pointwise convolution on the tensor cores of NVIDIA's GPUs, of halves or of float32 as TF32.
+"""Convolutions on the tensor cores of NVIDIA's GPUs, of halves or of float32 as TF32.
 
-Written in C++ (`runtime/cuda_matrix.h`), since TIR has no words for fragments that a warp shares; a
-kernel is that template with a workload's sizes filled in. Sums are float32. Both types are the same
-but for what is in a word of 32 bits: two halves, or a float32 rounded to ten bits behind the point.
+Written in C++ (`runtime/cuda_matrix.h`), whose fragments are loaded in an order that spares half of
+the loads; a kernel is that template with a workload's sizes filled in. Sums are float32. Both types
+are the same but for what is in a word of 32 bits: two halves, or a float32 rounded to ten bits
+behind the point. A convolution with a window is the same product of more depth (implicit GEMM).
 """
 
 from __future__ import annotations
 
 import math
+from typing import TypeAlias
 
 import numpy as np
 
 from ofa_compile.compiler.gpu.source import KernelSource
 from ofa_compile.compiler.kernel_registry import GpuMachine
-from ofa_compile.compiler.workload import GatedPointwise, Pointwise
+from ofa_compile.compiler.workload import Convolution, GatedPointwise, Pointwise
 
 ROWS, COLUMNS, WORDS = 16, 8, 8
 """Of one instruction; its depth in words of 32 bits."""
 WARP = 32
 WARPS = 4
-# Tiles of 8 columns that a warp computes from one read of its rows; 8 take 32 registers for sums.
-TILES = (8, 4, 2, 1)
+# What a warp computes from one read of its factors, in instructions' (rows, columns); 2 x 8 take 64
+# registers for sums.
+TILES = ((2, 8), (1, 8), (1, 4), (1, 2), (1, 1))
+# A workgroup's warps share the depth of one tile where rows are few, but not for fewer steps each.
+MIN_STEPS = 2
 _ACTIVATIONS = ("none", "relu", "relu6", "hsigmoid", "hswish")
 
+Product: TypeAlias = Pointwise | Convolution
 
-def matrix_configs(w: Pointwise, machine: GpuMachine):
-    """Widths of a warp's tile, the largest that fills the machine first; none where none fits."""
-    half_step = WORDS // 2 * _word_values(machine)
-    if not machine.has_matrix_units or w.in_channels % half_step or w.out_channels % COLUMNS:
+
+def matrix_configs(w: Product, machine: GpuMachine):
+    """Choose a warp's tiles, the largest that fills the machine first; none where none fits."""
+    pair = 2 * _word_values(machine)  # of words, which a thread reads at once
+    if not machine.has_matrix_units or w.in_channels % pair or w.out_channels % COLUMNS:
         return []
-    widths = [n for n in TILES if n == 1 or n * COLUMNS <= w.out_channels]
-    filled = [n for n in widths if _threads(w, n) >= machine.wanted_threads]
-    rest = [n for n in reversed(widths) if n not in filled]
-    return [{"matrix_tiles": n} for n in filled + rest]
+    if isinstance(w, Convolution) and w.input_layout != "nhwc":
+        return []
+    fits = [
+        (m, n, slices)
+        for slices in (1, WARPS)
+        for m, n in TILES
+        if (m == 1 or _rows(w) > ROWS) and (n == 1 or n * COLUMNS <= w.out_channels)
+        if slices == 1 or (m == 1 and _steps(w, machine) >= slices * MIN_STEPS)
+    ]
+    fits.sort(key=lambda tile: (-tile[0] * tile[1], tile[2]))
+    filled = [tile for tile in fits if _threads(w, *tile) >= machine.wanted_threads]
+    rest = sorted((tile for tile in fits if tile not in filled), key=lambda t: -_threads(w, *t))
+    return [
+        {"matrix_rows": m, "matrix_columns": n, "slices": slices} for m, n, slices in filled + rest
+    ]
+
+
+def is_matrix(config) -> bool:
+    """Tell whether a configuration is one of `matrix_configs`."""
+    return "matrix_rows" in config
 
 
 def _word_values(machine: GpuMachine) -> int:
@@ -40,30 +63,40 @@ def _word_values(machine: GpuMachine) -> int:
     return 2 if machine.value_type == "float16" else 1
 
 
-def _grid(w: Pointwise, tiles: int) -> tuple[int, int, int]:
-    rows = math.ceil(w.rows / (ROWS * WARPS))
-    return rows, math.ceil(w.out_channels / (COLUMNS * tiles)), 1
+def _rows(w: Product) -> int:
+    """Rows of the product: pixels of the result."""
+    return w.rows if isinstance(w, Pointwise) else w.batch * w.out_height * w.out_width
 
 
-def _threads(w: Pointwise, tiles: int) -> int:
-    return math.prod(_grid(w, tiles)) * WARP * WARPS
+def _steps(w: Product, machine: GpuMachine) -> int:
+    """Instructions for the channels of one pixel."""
+    return math.ceil(w.in_channels / (WORDS * _word_values(machine)))
 
 
-def pack_matrix(w: Pointwise, machine: GpuMachine, constants):
+def _grid(w: Product, rows: int, columns: int, slices: int) -> tuple[int, int, int]:
+    across = math.ceil(w.out_channels / (COLUMNS * columns))
+    return math.ceil(_rows(w) / (ROWS * rows * WARPS // slices)), across, 1
+
+
+def _threads(w: Product, rows: int, columns: int, slices: int) -> int:
+    return math.prod(_grid(w, rows, columns, slices)) * WARP * WARPS
+
+
+def pack_matrix(w: Product, machine: GpuMachine, constants):
     """Arrange weights as a warp's threads take them, and the bias as it is.
 
-    (out_channels, in_channels) -> (tile of 8 columns, step of 8 words, thread, 2 words): thread
-    `4 g + m` has column g and, of the step, words m and m + 4. TF32 is rounded here, once for all.
+    (out_channels, in_channels, window) -> (tile of 8 columns, position in the window, step of
+    8 words, thread, 2 words): thread `4 g + m` has column g and, of the step, words 2 m and
+    2 m + 1. TF32 is rounded here, once for all.
     """
-    values = _word_values(machine)
-    steps = math.ceil(w.in_channels / (WORDS * values))
-    weight = np.zeros((w.out_channels, steps * WORDS * values), np.float32)
-    weight[:, : w.in_channels] = constants["weight"].reshape(w.out_channels, w.in_channels)
+    step, steps = WORDS * _word_values(machine), _steps(w, machine)
+    weight = constants["weight"].reshape(w.out_channels, w.in_channels, -1)
+    padded = np.zeros((w.out_channels, weight.shape[2], steps * step), np.float32)
+    padded[..., : w.in_channels] = weight.transpose(0, 2, 1)
     if machine.value_type == "float32":
-        weight = _as_tf32(weight)
-    parts = weight.reshape(w.out_channels // COLUMNS, COLUMNS, steps, 2, 4, values)
-    packed = parts.transpose(0, 2, 1, 4, 3, 5)  # tile, step, column, member, half of step, value
-    return [np.ascontiguousarray(packed), constants["bias"]]
+        padded = _as_tf32(padded)
+    parts = padded.reshape(w.out_channels // COLUMNS, COLUMNS, -1, step)
+    return [np.ascontiguousarray(parts.transpose(0, 2, 1, 3)), constants["bias"]]
 
 
 def _as_tf32(values):
@@ -71,23 +104,22 @@ def _as_tf32(values):
     return ((values.view(np.uint32) + 0x1000) & np.uint32(0xFFFFE000)).view(np.float32)
 
 
-def matrix_source(w: Pointwise, config, machine: GpuMachine) -> KernelSource:
+def matrix_source(w: Product, config, machine: GpuMachine) -> KernelSource:
     """Spell the kernel."""
-    is_gated = isinstance(w, GatedPointwise)
     words = f"ofa_{machine.value_type}_words"
     value = f"{words}::value"
-    tiles = config["matrix_tiles"]
+    is_gated = isinstance(w, GatedPointwise)
     names = ["x"] + ["residual"] * w.has_residual + ["gate"] * is_gated + ["weight", "bias", "y"]
     types = {"weight": "const uint2", "y": value}
     parameters = [f"{types.get(n, f'const {value}')} *__restrict__ {n}" for n in names]
+    tile = config["matrix_rows"], config["matrix_columns"], config["slices"]
     numbers = (
         words,
-        w.rows,
-        w.in_channels,
+        _map(w),
+        _rows(w),
         w.out_channels,
-        tiles,
+        *tile,
         _ACTIVATIONS.index(w.activation),
-        w.rows // w.batch if isinstance(w, GatedPointwise) else 0,
         "true" if w.has_residual else "false",
     )
     arguments = ["x", "residual" if w.has_residual else "nullptr"]
@@ -105,7 +137,16 @@ def matrix_source(w: Pointwise, config, machine: GpuMachine) -> KernelSource:
         scalars=(),
         parameters=(True,) * len(names),
         threads=(WARP, WARPS, 1),
-        grid=_grid(w, tiles),
+        grid=_grid(w, *tile),
         is_folded=False,
         base_types=frozenset({machine.value_type}),
     )
+
+
+def _map(w: Product) -> str:
+    """Spell where the product's rows lie in the map."""
+    if isinstance(w, Pointwise):
+        image = w.rows // w.batch if isinstance(w, GatedPointwise) else 0
+        return f"ofa_rows<{w.in_channels}, {image}>"
+    sizes = (w.height, w.width, w.out_height, w.out_width, *w.kernel, *w.stride, *w.padding[:2])
+    return f"ofa_window<{w.in_channels}, {', '.join(map(str, sizes))}>"

@@ -23,7 +23,7 @@ from ofa_compile.compiler.tvm_api import tvm
 from ofa_compile.compiler.workload import GatedPointwise, Pointwise
 from ofa_compile.kernels import emit
 from ofa_compile.kernels import gpu_emit as gpu
-from ofa_compile.kernels.gpu_matrix import matrix_configs, matrix_source, pack_matrix
+from ofa_compile.kernels.gpu_matrix import is_matrix, matrix_configs, matrix_source, pack_matrix
 
 # (rows, columns) of a thread's tile, largest first: 16 accumulators of 4 lanes leave room for the
 # operands in the 64 vector registers a thread has at half occupancy on common GPUs.
@@ -82,18 +82,18 @@ class _Product:
 
     def num_tiles(self, w: Pointwise, config, machine: GpuMachine) -> int:
         """One tile per thread and slice."""
-        return 1 if "matrix_tiles" in config else self._threads(w, config)
+        return 1 if is_matrix(config) else self._threads(w, config)
 
     def pack(self, w: Pointwise, config, machine: GpuMachine, constants):
         """Weights (out_channels, in_channels) transposed; bias as it is."""
-        if "matrix_tiles" in config:
+        if is_matrix(config):
             return pack_matrix(w, machine, constants)
         weight = constants["weight"].reshape(w.out_channels, w.in_channels)
         return [np.ascontiguousarray(weight.T), constants["bias"]]
 
     def build(self, w: Pointwise, config, machine: GpuMachine):
         """Generate the launch."""
-        if "matrix_tiles" in config:
+        if is_matrix(config):
             return matrix_source(w, config, machine)
         depth, wide = gpu.lanes_for(w.in_channels), _column_lanes(w)
         arrays = {"x": gpu.Array(w.rows * w.in_channels, depth)}

@@ -10,6 +10,9 @@ Depthwise
 Dense
     An implicit matrix product: for every row of the window and every vector of 4 input channels
     the pixels are read once, the weights as (row, column, in_channel, out_channel).
+Tensor cores
+    Dense windows of halves or TF32 on NVIDIA's GPUs are those of `gpu_matrix` where the channels
+    allow.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from ofa_compile.compiler.kernel_registry import GpuMachine, register
 from ofa_compile.compiler.workload import Convolution, Depthwise
 from ofa_compile.kernels import emit
 from ofa_compile.kernels import gpu_emit as gpu
+from ofa_compile.kernels.gpu_matrix import is_matrix, matrix_configs, matrix_source, pack_matrix
 
 WIDTHS = (8, 4, 2, 1)
 # Registers for the pixels of a row: wide tiles of wide windows spill.
@@ -176,13 +180,25 @@ class GpuConvolutionKernel(_Windowed):
         """Output channels."""
         return w.out_channels
 
+    def configs(self, w: Convolution, machine: GpuMachine):
+        """Tiles for tensor cores, then widths."""
+        return [*matrix_configs(w, machine), *super().configs(w, machine)]
+
+    def num_tiles(self, w: Convolution, config, machine: GpuMachine) -> int:
+        """One tile per thread."""
+        return 1 if is_matrix(config) else super().num_tiles(w, config, machine)
+
     def pack(self, w: Convolution, config, machine: GpuMachine, constants):
         """Weights (out, in, rows, columns) to (rows, columns, in, out); bias as it is."""
+        if is_matrix(config):
+            return pack_matrix(w, machine, constants)
         weight = constants["weight"].transpose(2, 3, 1, 0)
         return [np.ascontiguousarray(weight), constants["bias"]]
 
     def build(self, w: Convolution, config, machine: GpuMachine):
         """Generate the launch."""
+        if is_matrix(config):
+            return matrix_source(w, config, machine)
         lanes = gpu.lanes_for(w.out_channels)
         depth = gpu.lanes_for(w.in_channels) if w.input_layout == "nhwc" else 1
         outputs = w.batch * w.out_height * w.out_width * w.out_channels

@@ -102,7 +102,7 @@ class CompileOptions(SupernetOptions, LimitOptions):
         What the executable uses unless told otherwise; None for the target's cores.
     precision
         Of weights and maps: "fp32", "fp16", or "int8" after calibration. "tf32" is "fp32" whose
-        pointwise convolutions round what they multiply to ten bits, for tensor cores.
+        convolutions, but depthwise ones, round what they multiply to ten bits, for tensor cores.
     batch
         Images of one run, whose latency the limits are about.
     """

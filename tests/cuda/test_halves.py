@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cases import ALL
+from cases import ALL, convolution
 from launches import MACHINE, check
 from onnx_nets import mobile_net, reference
 
@@ -28,7 +28,7 @@ from ofa_compile.compiler.link import runtime_folder
 from ofa_compile.compiler.workload import GatedPointwise, Pointwise, Workload
 from ofa_compile.hardware.precision import target_in
 from ofa_compile.hardware.target_spec import TargetSpec, load_target
-from ofa_compile.kernels.gpu_matrix import pack_matrix
+from ofa_compile.kernels.gpu_matrix import is_matrix, pack_matrix
 
 HALVES = dataclasses.replace(MACHINE, value_type="float16")
 MATRICES = dataclasses.replace(HALVES, has_matrix_units=True)
@@ -37,8 +37,13 @@ PRODUCTS: list[Workload] = [
     Pointwise(49, 16, 24, "hswish"),
     Pointwise(70, 40, 72, "relu6", True),  # half a step, and rows and tiles beyond whole ones
     Pointwise(1, 8, 8, "hsigmoid"),
-    Pointwise(20, 12, 16, "relu"),  # TF32 alone takes it, and half a step
+    Pointwise(20, 12, 16, "relu"),  # three quarters of a step
     GatedPointwise(50, 24, 16, "relu", True, batch=2),
+    GatedPointwise(36, 140, 16, batch=4),  # depth that slices share, and not evenly
+    convolution(8, 16, height=12, has_residual=True, activation="relu"),
+    convolution(20, 8, batch=2, stride=(2, 2)),
+    convolution(4, 24, height=20, kernel=(5, 3), padding=(2, 0, 2, 2), stride=(2, 1)),
+    convolution(136, 8, height=4, kernel=(1, 1), stride=(2, 2), padding=(0, 0, 0, 0)),
 ]
 
 
@@ -67,7 +72,7 @@ def test_products_of_matrices_agree_with_numpy(
     for work in PRODUCTS:
         kernel = find_kernel(work, "gpu")
         assert kernel is not None
-        chosen = [c for c in kernel.configs(work, machine) if "matrix_tiles" in c]
+        chosen = [c for c in kernel.configs(work, machine) if is_matrix(c)]
         assert chosen == kernel.configs(work, machine)[: len(chosen)]
         items += [(work, dict(config)) for config in chosen]
     assert len(items) > 6
@@ -82,7 +87,7 @@ def test_a_network_is_right(
     path = mobile_net().save(tmp_path / "net.onnx")
     target = target_in(cuda, "fp16")
     compiled = compile_onnx(path, target, tmp_path, symbol_prefix="h_", cache=cache)
-    assert any("matrix_tiles" in step["config"] for step in compiled.steps)
+    assert any(is_matrix(step["config"]) for step in compiled.steps)
     x = rng.standard_normal((1, 3, 24, 20), dtype=np.float32)
     with NativeLibrary(compiled.library, "h_") as library:
         expected = reference(path, x)
@@ -96,15 +101,20 @@ def test_weights_are_rounded_to_the_nearest_tf32() -> None:
     near = [1 + step / 2, 1 + step / 2.01, -1 - step / 2, 1 + 1.5 * step]
     weight = np.array([*exact, *near] * 8, np.float32).reshape(8, 8)
     packed, _ = pack_matrix(Pointwise(1, 8, 8), TF32, {"weight": weight, "bias": weight[0]})
-    found = packed.reshape(8, 4, 2).transpose(0, 2, 1).reshape(8, 8)  # of one tile and step
+    found = packed.reshape(8, 8)  # of one tile and step
     assert found[0].tolist() == [*exact, 1 + step, 1.0, -1 - step, 1 + 2 * step]
     assert (found == found[0]).all()
 
 
 def test_what_tensor_cores_cannot_take_is_for_other_kernels() -> None:
-    for work in (Pointwise(49, 12, 24), Pointwise(49, 16, 10)):
+    outside: list[Workload] = [
+        Pointwise(49, 16, 10),
+        convolution(16, 12),
+        convolution(4, 16, input_layout="nchw"),
+    ]
+    for work in (*outside, Pointwise(49, 6, 24)):
         assert "ofa_product" not in source_of(work, MATRICES)
-    for work in (Pointwise(49, 6, 24), Pointwise(49, 16, 12)):
+    for work in (*outside, Pointwise(49, 5, 24)):
         assert "ofa_product" not in source_of(work, TF32)
     for machine in (HALVES, MACHINE):
         assert "ofa_product" not in source_of(Pointwise(49, 16, 24), machine)
@@ -131,6 +141,6 @@ def test_tf32_is_rounded_and_multiplied_in_one_instruction_each(tmp_path: Path) 
 )
 def test_nvcc_takes_them_for_every_architecture(machine: GpuMachine, precision: str) -> None:
     architectures = target_in(load_target("cuda"), precision).toolchain.gpu_architectures
-    for work in (PRODUCTS[1], PRODUCTS[3]):
+    for work in (PRODUCTS[1], PRODUCTS[3], PRODUCTS[7]):
         data = compile_cuda(source_of(work, machine), work.kind, architectures)
         assert data[:4] == bytes.fromhex("50ed55ba")

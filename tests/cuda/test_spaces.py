@@ -30,8 +30,16 @@ def test_a_batch_agrees_with_pytorch(
     check_subnets("ofa_mbv3_cifar", 1, cuda, tmp_path, cache, rng, batch=batch)
 
 
-@pytest.mark.parametrize("precision", ["fp16", "tf32"])
+@pytest.mark.parametrize(
+    ("precision", "name"),
+    [("fp16", "ofa_mbv3_cifar"), ("tf32", "ofa_mbv3_cifar"), ("tf32", "ofa_resnet50")],
+)
 def test_tensor_cores_agree_with_pytorch(
-    precision: str, tmp_path: Path, cuda: TargetSpec, cache: Cache, rng: np.random.Generator
+    precision: str,
+    name: str,
+    tmp_path: Path,
+    cuda: TargetSpec,
+    cache: Cache,
+    rng: np.random.Generator,
 ) -> None:
-    check_subnets("ofa_mbv3_cifar", 1, target_in(cuda, precision), tmp_path, cache, rng)
+    check_subnets(name, 1, target_in(cuda, precision), tmp_path, cache, rng)
