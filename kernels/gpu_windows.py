@@ -112,6 +112,37 @@ def _store_tile(w, width: int, column, sums, store) -> None:
         gpu.when(exists, lambda t=t: store(t, sums[t]))
 
 
+def depthwise_sums(w, width: int, place, buffers, values: str):
+    """Emit a depthwise convolution for one tile; return its registers, before the activation.
+
+    `place` is what `_Windowed.decode` returns, `buffers` are the map, weights and bias.
+    """
+    channel, column, row, image = place
+    x, weight, bias = buffers
+    lanes = gpu.lanes_for(w.channels)
+    across = w.channels // lanes
+    top = _row_of_window(w, row)[0]
+    sums = gpu.local(width, lanes, values)
+    for t in range(width):
+        gpu.put(sums, t, bias[channel])
+
+    def one_row(tap, position) -> None:
+        def address(pixel):
+            return ((image * w.height + position) * w.width + pixel) * across + channel
+
+        held, places = _read_pixels(w, width, column, address, x, lanes)
+        for k in range(w.kernel[1]):
+            factor = gpu.local(1, lanes, emit.type_of(weight[0]))
+            gpu.put(factor, 0, weight[(tap * w.kernel[1] + k) * across + channel])
+            for t in range(width):
+                pixel = held[places[t * w.stride[1] + k]]
+                gpu.put(sums, t, sums[t] + pixel * factor[0])
+
+    with emit.serial(0, w.kernel[0]) as tap:
+        _with_row(w, top, tap, lambda position: one_row(tap, position))
+    return sums
+
+
 @register
 class GpuDepthwiseKernel(_Windowed):
     """Serves every depthwise convolution."""
@@ -133,26 +164,8 @@ class GpuDepthwiseKernel(_Windowed):
         across = w.channels // lanes
 
         def body(x, weight, bias, y, index):
-            channel, column, row, image = self.decode(w, config, index)
-            top = _row_of_window(w, row)[0]
-            sums = gpu.local(width, lanes, machine.value_type)
-            for t in range(width):
-                gpu.put(sums, t, bias[channel])
-
-            def one_row(tap, position) -> None:
-                def address(pixel):
-                    return ((image * w.height + position) * w.width + pixel) * across + channel
-
-                held, places = _read_pixels(w, width, column, address, x, lanes)
-                for k in range(w.kernel[1]):
-                    factor = gpu.local(1, lanes, emit.type_of(weight[0]))
-                    gpu.put(factor, 0, weight[(tap * w.kernel[1] + k) * across + channel])
-                    for t in range(width):
-                        pixel = held[places[t * w.stride[1] + k]]
-                        gpu.put(sums, t, sums[t] + pixel * factor[0])
-
-            with emit.serial(0, w.kernel[0]) as tap:
-                _with_row(w, top, tap, lambda position: one_row(tap, position))
+            place = channel, column, row, image = self.decode(w, config, index)
+            sums = depthwise_sums(w, width, place, (x, weight, bias), machine.value_type)
 
             def store(t, value) -> None:
                 pixel = (image * w.out_height + row) * w.out_width + column + t

@@ -42,6 +42,7 @@ from ofa_compile.bundle.preprocess import Preprocessing
 from ofa_compile.bundle.publish import publish, resolve_output, staging_folder
 from ofa_compile.bundle.quantised import quantised_reference
 from ofa_compile.bundle.verify import Reference, VerificationResult, tolerance_of, verify
+from ofa_compile.compiler.workload import Separable
 from ofa_compile.errors import UserInputError
 from ofa_compile.hardware.board_address import is_on_board
 from ofa_compile.hardware.emulator import shown
@@ -204,12 +205,15 @@ def _manifest(
         msg = f"preprocessing is for 3x{size[0]}x{size[1]} but the network's input is {shape}"
         raise UserInputError(msg)
     architecture = contents.architecture
-    bytes_facts = {
+    facts: dict[str, Any] = {
         "weights_bytes": compiled.weights_bytes,
         "arena_bytes": compiled.arena_bytes,
         "num_kernel_calls": len(compiled.steps),
         "num_tuned_kernel_calls": compiled.num_tuned,
     }
+    joined = {s["key"] for s in compiled.steps if s["workload"]["kind"] == Separable.kind}
+    if joined:
+        facts["separable_kernels"] = sorted(joined)
     return Manifest(
         input_shape=tuple(compiled.input_shape),
         output_shape=tuple(compiled.output_shape),
@@ -221,7 +225,7 @@ def _manifest(
         architecture_hash=None if architecture is None else architecture.hash,
         supernet=contents.supernet,
         precision=target.precision,
-        network={**contents.network, **bytes_facts},
+        network={**contents.network, **facts},
         figures=contents.figures,
         versions=tool_versions(target),
     )

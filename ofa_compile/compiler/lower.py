@@ -64,6 +64,43 @@ def _is_neutral(shape: tuple[int, ...]) -> bool:
     return len(shape) != 4 or shape[1] == 1 or shape[2] * shape[3] == 1
 
 
+def _window(node: Node) -> dict[str, Any]:
+    """Read the fields of a convolution's workload that are about its window."""
+    batch, _, height, width = node.inputs[0].shape
+    return {
+        "batch": batch,
+        "height": height,
+        "width": width,
+        "kernel": node.attrs["weight"].shape[2:],
+        "stride": tuple(node.attrs["strides"]),
+        "padding": tuple(node.attrs["padding"]),
+        "activation": node.attrs.get("activation", "none"),
+    }
+
+
+def depthwise_of(node: Node) -> Depthwise:
+    """Read the workload of a depthwise convolution."""
+    return Depthwise(channels=node.inputs[0].shape[1], **_window(node))
+
+
+def pointwise_of(node: Node) -> Pointwise:
+    """Read the workload of a pointwise convolution, whose second input is its scale if it has one.
+
+    A scale is multiplied into its weights.
+    """
+    x, *others = node.inputs
+    has_scale = bool(node.attrs.get("scale"))
+    batch, channels, height, width = x.shape
+    return Pointwise(
+        rows=batch * height * width,
+        in_channels=channels,
+        out_channels=node.output.shape[1],
+        activation=node.attrs.get("activation", "none"),
+        has_residual=len(others) > has_scale,
+        has_dynamic_weights=has_scale,
+    )
+
+
 class Lowering:
     """Holds the plan under construction and where each value lives, in which layout."""
 
@@ -170,50 +207,30 @@ class Lowering:
     def _convolution(self, node: Node) -> bool:
         weight = node.attrs["weight"]
         constants = {"weight": weight, "bias": node.attrs["bias"]}
-        activation = node.attrs.get("activation", "none")
         x = node.inputs[0]
         if is_pointwise(node):
-            return self._pointwise(node, constants, activation)
-        batch, channels, height, width = x.shape
-        window = {
-            "batch": batch,
-            "height": height,
-            "width": width,
-            "kernel": weight.shape[2:],
-            "stride": tuple(node.attrs["strides"]),
-            "padding": tuple(node.attrs["padding"]),
-            "activation": activation,
-        }
+            return self._pointwise(node, constants)
         size = node.output.size
         if node.attrs["groups"] != 1:
-            depthwise = Depthwise(channels=channels, **window)
-            ref = self.call(depthwise, [self.read(x, "nhwc")], size, constants)
+            ref = self.call(depthwise_of(node), [self.read(x, "nhwc")], size, constants)
         else:
             layout = "nhwc" if self.has(x, "nhwc") else "nchw"
             residual = [self.read(v, "nhwc") for v in node.inputs[1:]]
             convolution = Convolution(
-                in_channels=channels,
+                in_channels=x.shape[1],
                 out_channels=weight.shape[0],
                 has_residual=bool(residual),
                 input_layout=layout,  # type: ignore[arg-type]
-                **window,
+                **_window(node),
             )
             ref = self.call(convolution, [self.read(x, layout), *residual], size, constants)
         self.put(node.output, ref, "nhwc")
         return True
 
-    def _pointwise(self, node: Node, constants: dict[str, Any], activation: Any) -> bool:
+    def _pointwise(self, node: Node, constants: dict[str, Any]) -> bool:
         x, *others = node.inputs
         scale = others.pop(0) if node.attrs.get("scale") else None
-        batch, channels, height, width = x.shape
-        workload = Pointwise(
-            rows=batch * height * width,
-            in_channels=channels,
-            out_channels=node.output.shape[1],
-            activation=activation,
-            has_residual=bool(others),
-            has_dynamic_weights=scale is not None,
-        )
+        workload = pointwise_of(node)
         inputs = [self.read(x, "nhwc"), *(self.read(v, "nhwc") for v in others)]
         if scale is not None:
             inputs.append(self._scaled_weights(workload, scale, constants["weight"]))

@@ -110,6 +110,57 @@ class Depthwise(_Windowed):
 
 
 @dataclass(frozen=True)
+class Separable(_Windowed):
+    """Depthwise convolution with activation, and the pointwise one that alone reads its map.
+
+    One kernel for both, where it is faster than two (`parts`).
+    """
+
+    kind: ClassVar[str] = "separable"
+    channels: int
+    out_channels: int
+    activation: Activation = "none"
+    """Between the two."""
+    out_activation: Activation = "none"
+    has_residual: bool = False
+
+    @classmethod
+    def of(cls, first: Workload, second: Workload) -> Separable | None:
+        """Join two workloads of which the second alone reads what the first writes.
+
+        Returns
+        -------
+        None where they are others than these, or their sizes say that it cannot read it.
+        """
+        if type(first) is not Depthwise or type(second) is not Pointwise:
+            return None
+        rows = first.batch * first.out_height * first.out_width
+        if (second.rows, second.in_channels) != (rows, first.channels):
+            return None
+        if second.has_dynamic_weights:
+            return None
+        return cls(
+            **dataclasses.asdict(first),
+            out_channels=second.out_channels,
+            out_activation=second.activation,
+            has_residual=second.has_residual,
+        )
+
+    @property
+    def parts(self) -> tuple[Depthwise, Pointwise]:
+        """The two workloads that it replaces."""
+        window = {f.name: getattr(self, f.name) for f in dataclasses.fields(Depthwise)}
+        rows = self.batch * self.out_height * self.out_width
+        what = (self.out_channels, self.out_activation, self.has_residual)
+        return Depthwise(**window), Pointwise(rows, self.channels, *what)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one run, padding included."""
+        return sum(part.macs for part in self.parts)
+
+
+@dataclass(frozen=True)
 class Convolution(_Windowed):
     """Dense convolution with zero padding, bias, residual and activation.
 
@@ -286,6 +337,7 @@ _CLASSES: dict[str, type[Workload]] = {
         Pointwise,
         GatedPointwise,
         Depthwise,
+        Separable,
         Convolution,
         Pool,
         GlobalPool,

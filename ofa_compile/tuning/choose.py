@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ofa_compile.atomic_file import replacing
+from ofa_compile.compiler.workload import Separable
 from ofa_compile.errors import ArtifactError, UserInputError
 from ofa_compile.hardware.target_spec import TargetSpec
 from ofa_compile.tuning.fingerprint import kernel_digest, tuning_facts, tuning_fingerprint
 
 if TYPE_CHECKING:
-    from ofa_compile.tuning.database import Config, TuningResults
+    from ofa_compile.tuning.database import Config, TuningRecord, TuningResults
 
 SHIPPED_SCHEMA_VERSION = 1
 _PACKAGE = "ofa_compile.tuning.shipped"
@@ -74,7 +75,8 @@ def write_configs(path: Path, target: TargetSpec, results: TuningResults) -> int
     UserInputError
         If the file cannot be written.
     """
-    configs = dict(sorted(_better_than_default(results).items()))
+    used = sorted(results.used().items())
+    configs = {key: record.config for key, record in used if not _is_default(record)}
     facts = tuning_facts(target)
     facts.pop("features", None)
     document: dict[str, Any] = {
@@ -93,11 +95,9 @@ def write_configs(path: Path, target: TargetSpec, results: TuningResults) -> int
     return len(configs)
 
 
-def _better_than_default(results: TuningResults) -> dict[str, Config]:
-    from ofa_compile.tuning.database import preferred
-
-    chosen = (preferred(records) for records in results)
-    return {r.workload.key: r.config for r in chosen if r is not None and not r.is_default}
+def _is_default(record: TuningRecord) -> bool:
+    """Tell whether compilations use this without being told: never one kernel for two workloads."""
+    return record.is_default and not isinstance(record.workload, Separable)
 
 
 def _compact(text: str) -> str:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ofa_compile.compiler.workload import Workload, workload_from_dict
+from ofa_compile.compiler.workload import Separable, Workload, workload_from_dict
 from ofa_compile.errors import ArtifactError
 from ofa_compile.json_lines import (
     append_lines,
@@ -27,6 +27,8 @@ MIN_GAIN = 0.02
 """Below this gain over the default, a difference is noise."""
 # The same for noisy rounds: a median of 18 has a standard error of 0.3 times their spread.
 _SPREAD_SHARE = 0.5
+MIN_FUSION_GAIN = 0.05
+"""The same for one kernel over two, since these were not timed in the same rounds."""
 
 Config = dict[str, Any]
 LatencyKind = Literal["measurement", "estimate"]
@@ -203,17 +205,30 @@ class TuningResults:
         """Return the fastest right record of a workload, or None."""
         return fastest(self.of(workload))
 
-    def configs(self) -> dict[str, Config]:
-        """Return the configuration to use for every workload, by the workload's key.
+    def used(self) -> dict[str, TuningRecord]:
+        """Return the record of every workload that a compilation uses, by the workload's key.
 
-        The default, unless another one beats it by more than the noise.
+        The default's, unless another one beats it by more than the noise. A kernel for two
+        workloads is used if it beats both, and has none here otherwise.
         """
-        chosen = {}
-        for key, records in self._by_key.items():
-            best = preferred(records.values())
-            if best is not None:
-                chosen[key] = best.config
-        return chosen
+        chosen = {
+            key: record
+            for key, records in self._by_key.items()
+            if (record := preferred(records.values())) is not None
+        }
+        return {key: record for key, record in chosen.items() if _beats_parts(record, chosen)}
+
+    def configs(self) -> dict[str, Config]:
+        """Return the configuration to use for every workload, by the workload's key."""
+        return {key: record.config for key, record in self.used().items()}
+
+
+def _beats_parts(record: TuningRecord, chosen: Mapping[str, TuningRecord]) -> bool:
+    if not isinstance(record.workload, Separable):
+        return True
+    parts = [chosen.get(part.key) for part in record.workload.parts]
+    apart = sum(part.time_us or 0.0 for part in parts if part is not None)
+    return None not in parts and apart > (1 + MIN_FUSION_GAIN) * (record.time_us or 0.0)
 
 
 def preferred(records: Iterable[TuningRecord]) -> TuningRecord | None:

@@ -24,6 +24,7 @@ from ofa_compile.compiler.workload import Generic, Workload, workload_from_dict
 from ofa_compile.tuning.build_worker import link_shared
 from ofa_compile.tuning.cases import case_arrays, make_stored_case, stored
 from ofa_compile.tuning.database import Config
+from ofa_compile.tuning.separables import separables
 from ofa_compile.tuning.serve import Reply, keep_torch_out, serve_all
 
 Arrays = dict[str, NDArray[Any]]
@@ -55,7 +56,8 @@ def _network(request: dict[str, Any], reply: Reply) -> None:
     machine = GpuMachine(**request["machine"])
     lowering = GpuHalfLowering if machine.value_type == "float16" else GpuLowering
     plan = lowering(graph, machine, lambda workload: None, request["tvm_target"]).run()
-    counts = Counter(step.workload for step in plan.steps if step.launch == 0)
+    found = [step.workload for step in plan.steps if step.launch == 0]
+    counts = Counter([*found, *separables(found)])
     reply(workloads=[[workload.to_dict(), count] for workload, count in counts.items()])
 
 

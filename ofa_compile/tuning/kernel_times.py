@@ -9,8 +9,9 @@ from ofa_compile.hardware.target_spec import Family
 from ofa_compile.predictors.kernel_times import KernelTimes
 from ofa_compile.predictors.slot_tables import slot_layers, slots_of
 from ofa_compile.space.search_space import SearchSpace
-from ofa_compile.tuning.database import TuningResults, preferred
+from ofa_compile.tuning.database import TuningResults
 from ofa_compile.tuning.layer_workloads import workloads_of
+from ofa_compile.tuning.separables import joined
 
 
 def tuned_kernel_times(
@@ -34,17 +35,14 @@ def tuned_kernel_times(
     family, batch, precision
         What the target is, how many images one run takes, and in which numbers.
     """
-    us = {}
-    for records in results:
-        chosen = preferred(records)
-        if chosen is not None and chosen.time_us is not None:
-            us[chosen.workload.key] = chosen.time_us
+    us = {key: r.time_us for key, r in results.used().items() if r.time_us is not None}
     tables = {}
     for size in resolutions:
         table = [[0.0] * len(slot.combinations) for slot in slots_of(space)]
         is_complete = True
         for slot, combination, layers in slot_layers(space, size):
-            ms = _sum_ms(workloads_of(layers, family, batch, precision), us)
+            workloads = workloads_of(layers, family, batch, precision)
+            ms = _sum_ms(joined(workloads, us) if family == "gpu" else workloads, us)
             is_complete = is_complete and ms is not None
             table[slot][combination] = ms or 0.0
         if is_complete:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ofa_compile.compiler.workload import Generic, Workload
+from ofa_compile.compiler.workload import Generic, Separable, Workload
 from ofa_compile.tuning.database import Config, TuningRecord, TuningResults, config_key
 from ofa_compile.tuning.roofline import Roofline
 
@@ -131,7 +131,12 @@ class Plan:
             self.roofline.learn(record.workload, record.time_us)
 
     def weight_us(self, task: Task) -> float:
-        """Return the expected time of a task's workload in a random subnet, in microseconds."""
+        """Return the expected time of a task's workload in a random subnet, in microseconds.
+
+        None for two workloads at once: their time is that of the parts, which are tuned first.
+        """
+        if isinstance(task.workload, Separable):
+            return 0.0
         best = self.results.best(task.workload)
         time_us = best.time_us if best is not None else None
         return task.expected_count * (time_us or self.roofline.time_us(task.workload))

@@ -100,6 +100,21 @@ def _depthwise(work: w.Depthwise, draw: Draw) -> Case:
     return Case(work, [x], expected, {"weight": weight, "bias": bias})
 
 
+def _separable(work: w.Separable, draw: Draw) -> Case:
+    first, second = work.parts
+    window, product = _depthwise(first, draw), _pointwise(second, draw)
+    bias, weight = product.constants["bias"], product.constants["weight"]
+    result = window.expected.reshape(-1, work.channels) @ weight.T + bias
+    residual = product.inputs[1:]
+    expected = ACTIVATIONS[work.out_activation](result + sum(residual))
+    constants = {
+        "window": window.constants["weight"],
+        "window_bias": window.constants["bias"],
+        **product.constants,
+    }
+    return Case(work, [*window.inputs, *residual], expected, constants)
+
+
 def _out_shape(work: w._Windowed, channels: int) -> tuple[int, int, int, int]:
     return work.batch, work.out_height, work.out_width, channels
 
@@ -180,6 +195,7 @@ _MAKERS: dict[str, Callable[[Any, Draw], Case]] = {
     "pointwise": _pointwise,
     "gated_pointwise": _gated_pointwise,
     "depthwise": _depthwise,
+    "separable": _separable,
     "convolution": _convolution,
     "pool": _pool,
     "global_pool": _global_pool,

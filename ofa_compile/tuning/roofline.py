@@ -84,6 +84,8 @@ def real_macs(workload: w.Workload) -> int:
         case w.Convolution():
             per_tap = workload.batch * workload.in_channels * workload.out_channels
             return per_tap * _taps_inside(workload)
+        case w.Separable():
+            return sum(real_macs(part) for part in workload.parts)
         case _:
             return workload.macs
 
@@ -126,6 +128,10 @@ def num_values(workload: w.Workload) -> int:
                 * workload.kernel[1]
             )
             return workload.batch * (inputs + outputs) + weights
+        case w.Separable():
+            first, second = workload.parts
+            between = 2 * second.rows * workload.channels
+            return num_values(first) + num_values(second) - between
         case w.GlobalPool():
             return workload.batch * (workload.positions + 1) * workload.channels
         case w.ScaleChannels() | w.ChangeLayout():

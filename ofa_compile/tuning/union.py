@@ -14,6 +14,7 @@ from ofa_compile.hardware.target_spec import Family
 from ofa_compile.predictors.slot_tables import Slot, slot_layers, slots_of
 from ofa_compile.space.search_space import SearchSpace
 from ofa_compile.tuning.layer_workloads import workloads_of
+from ofa_compile.tuning.separables import separables
 
 
 def workload_union(
@@ -52,7 +53,8 @@ def workload_union(
             places = len(slots[slot_index].combinations) * len(chosen)
             for feeds_pool, share in shares[slot_index].items():
                 found = workloads_of(layers, family, batch, precision, feeds_pool=feeds_pool)
-                for workload in found:
+                both = separables(found) if family == "gpu" else []
+                for workload in (*found, *both):
                     expected[workload] += share / places  # type: ignore[assignment]  # fractions
     return dict(expected)
 

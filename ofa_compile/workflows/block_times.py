@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from itertools import groupby
 from typing import Any
 
@@ -11,7 +12,9 @@ from ofa_compile.bundle.bundle import Bundle
 from ofa_compile.compiler.workload import Pointwise, Workload
 from ofa_compile.hardware.target_spec import GPU_KINDS, Family
 from ofa_compile.space import Architecture, search_space
+from ofa_compile.space.layer_spec import LayerSpec
 from ofa_compile.tuning.layer_workloads import workloads_of
+from ofa_compile.tuning.separables import joined
 
 _ROUNDS = 15
 _RUNS_PER_ROUND = 6
@@ -31,7 +34,13 @@ def measure_blocks(bundle: Bundle, architecture: Architecture) -> list[dict[str,
         return None
     manifest = bundle.manifest
     family: Family = "gpu" if manifest.target["tvm_target"]["kind"] in GPU_KINDS else "cpu"
-    sizes = _calls_per_block(architecture, family, manifest.input_shape[0], manifest.precision)
+    sizes = _calls_per_block(
+        architecture,
+        family,
+        manifest.input_shape[0],
+        manifest.precision,
+        manifest.network.get("separable_kernels", ()),
+    )
     with bundle.library as library:
         noise = np.random.default_rng(0).standard_normal(library.input_shape, dtype=np.float32)
         rounds = [
@@ -54,14 +63,24 @@ def measure_blocks(bundle: Bundle, architecture: Architecture) -> list[dict[str,
 
 
 def _calls_per_block(
-    architecture: Architecture, family: Family = "cpu", batch: int = 1, precision: str = "fp32"
+    architecture: Architecture,
+    family: Family = "cpu",
+    batch: int = 1,
+    precision: str = "fp32",
+    separable: Collection[str] = (),
 ) -> dict[tuple[int, int], int]:
-    """Return how many kernels the compiler calls for each (stage, block), in execution order."""
+    """Return how many kernels the compiler calls for each (stage, block), in execution order.
+
+    `separable` are the keys of workloads that one kernel computes in place of two.
+    """
+
+    def _workloads(group: Iterable[LayerSpec]) -> list[Workload]:
+        return workloads_of(list(group), family, batch, precision)
+
     layers = search_space(architecture.space).layers(architecture)
     grouped = groupby(layers, key=lambda layer: (layer.stage, layer.block))
     return {
-        key: sum(map(_num_calls, workloads_of(list(group), family, batch, precision)))
-        for key, group in grouped
+        key: sum(map(_num_calls, joined(_workloads(group), separable))) for key, group in grouped
     }
 
 

@@ -33,6 +33,7 @@ from ofa_compile.tuning.local_runner import LocalRunner
 from ofa_compile.tuning.plan import Plan, StopRule, make_tasks
 from ofa_compile.tuning.report import gains, speedup
 from ofa_compile.tuning.roofline import Roofline
+from ofa_compile.tuning.separables import separables
 from ofa_compile.tuning.tuner import Tuner, TuningBudget
 from ofa_compile.tuning.union import workload_union
 
@@ -158,7 +159,7 @@ def _workloads(
         raise UserInputError(message, hint="drop one of the two options")
     layers = space.layers(Architecture.from_file(options.architecture))
     found = workloads_of(layers, target.family, options.batch, target.precision)
-    counts = Counter(found)
+    counts = Counter([*found, *(separables(found) if target.is_gpu else [])])
     return {workload: float(n) for workload, n in counts.items()}
 
 

@@ -43,3 +43,9 @@ def test_tensor_cores_agree_with_pytorch(
     rng: np.random.Generator,
 ) -> None:
     check_subnets(name, 1, target_in(cuda, precision), tmp_path, cache, rng)
+
+
+def test_depthwise_and_pointwise_in_one_kernel(
+    tmp_path: Path, cuda: TargetSpec, cache: Cache, rng: np.random.Generator
+) -> None:
+    check_subnets("ofa_mbv3_cifar", 1, cuda, tmp_path, cache, rng, joins=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from launches import MACHINE
@@ -18,6 +19,7 @@ from ofa_compile.compiler.workload import (
     Pointwise,
     Pool,
     ScaleChannels,
+    Separable,
     Workload,
 )
 
@@ -46,6 +48,12 @@ def convolution(inputs: int, outputs: int, **fields: Any) -> Convolution:
         "padding": (1, 1, 1, 1),
     }
     return Convolution(in_channels=inputs, out_channels=outputs, **(values | fields))
+
+
+def separable(size: int, kernel: int, outputs: int, **fields: Any) -> Separable:
+    own = {name: fields.pop(name) for name in ("out_activation", "has_residual") if name in fields}
+    window = depthwise(size, kernel, fields.pop("stride", 1), **fields)
+    return Separable(**dataclasses.asdict(window), out_channels=outputs, **own)
 
 
 def pool(**fields: Any) -> Pool:
@@ -82,6 +90,15 @@ WINDOWS: list[Workload] = [
     convolution(6, 6, batch=2),
     convolution(8, 8, kernel=(1, 1), stride=(2, 2), padding=(0, 0, 0, 0)),
 ]
+SEPARABLES: list[Workload] = [
+    separable(16, 3, 16, channels=24, activation="relu6"),
+    # Tiles beyond the map, channels beyond whole turns and columns beyond whole vectors of threads.
+    separable(13, 5, 40, channels=136, activation="hswish", has_residual=True),
+    separable(15, 7, 24, stride=2, batch=3, channels=72, activation="relu"),
+    separable(7, 5, 168, channels=40, out_activation="relu", batch=2),
+    separable(6, 3, 6, channels=10, stride=2),  # no side a multiple of 4
+    separable(5, 3, 320, channels=16, has_residual=True),
+]
 MAPS: list[Workload] = [
     GlobalPool(2, 49, 40),
     GlobalPool(1, 4, 6),
@@ -97,7 +114,7 @@ MAPS: list[Workload] = [
     pool(reduction="mean", count_padding=True, channels=6),
 ]
 
-ALL = {"products": PRODUCTS, "windows": WINDOWS, "maps": MAPS}
+ALL = {"products": PRODUCTS, "windows": WINDOWS, "separables": SEPARABLES, "maps": MAPS}
 
 CONFIGURED: list[Workload] = [
     Pointwise(100, 72, 40, "hswish", True),
@@ -105,6 +122,7 @@ CONFIGURED: list[Workload] = [
     depthwise(14, 5, 1, activation="relu"),
     depthwise(14, 7, 2, activation="relu"),
     convolution(16, 16, has_residual=True),
+    SEPARABLES[1],
 ]
 
 

@@ -73,3 +73,14 @@ def test_a_batch_agrees_with_pytorch(
 def test_halves(tmp_path: Path, vulkan: TargetSpec, cache: Cache, rng: np.random.Generator) -> None:
     halves = target_in(vulkan, "fp16")
     check_subnets("ofa_mbv3_cifar", 3, halves, tmp_path, cache, rng)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_depthwise_and_pointwise_in_one_kernel(
+    precision: str, tmp_path: Path, vulkan: TargetSpec, cache: Cache, rng: np.random.Generator
+) -> None:
+    target = target_in(vulkan, precision)
+    for space in ("ofa_mbv3_cifar", "ofa_proxyless_d234_e346_k357_w1.3"):
+        folder = tmp_path / space
+        folder.mkdir()
+        check_subnets(space, 1, target, folder, cache, rng, batch=2, joins=True)

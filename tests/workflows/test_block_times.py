@@ -13,6 +13,7 @@ import pytest
 from ofa_compile.compiler.workload import Pointwise, ScaleWeights
 from ofa_compile.space import search_space
 from ofa_compile.tuning.layer_workloads import workloads_of
+from ofa_compile.tuning.separables import separables
 from ofa_compile.workflows import block_times
 
 SPACE = search_space("ofa_mbv3_cifar")
@@ -41,7 +42,10 @@ class Library:
 
 def bundle(num_steps: int, is_native: bool = True) -> Any:
     manifest = SimpleNamespace(
-        target={"tvm_target": {"kind": "llvm"}}, input_shape=(1, 3, 32, 32), precision="fp32"
+        target={"tvm_target": {"kind": "llvm"}},
+        input_shape=(1, 3, 32, 32),
+        precision="fp32",
+        network={},
     )
     return SimpleNamespace(is_native=is_native, library=Library(num_steps), manifest=manifest)
 
@@ -93,3 +97,11 @@ def test_blocks_are_cut_where_the_compilers_plan_has_them(name: str, tmp_path: P
         dynamic = sum(isinstance(s, Pointwise) and s.has_dynamic_weights for s in plain)
         assert sum(isinstance(step, ScaleWeights) for step in found) == dynamic
     assert next(steps, None) is None
+
+
+def test_kernels_for_two_layers_are_one_call() -> None:
+    layers = SPACE.layers(LARGEST)
+    keys = [pair.key for pair in separables(workloads_of(layers, "gpu"))]
+    apart = block_times._calls_per_block(LARGEST, "gpu")
+    together = block_times._calls_per_block(LARGEST, "gpu", separable=keys)
+    assert sum(apart.values()) - sum(together.values()) == len(keys) > 0

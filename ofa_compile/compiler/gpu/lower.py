@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,10 +11,11 @@ from ofa_compile.compiler.generic import lower_generic
 from ofa_compile.compiler.gpu.generic import append_launches
 from ofa_compile.compiler.graph import Graph, Node
 from ofa_compile.compiler.kernel_registry import GpuMachine
-from ofa_compile.compiler.lower import ChooseConfig, Lowering
+from ofa_compile.compiler.lower import ChooseConfig, Lowering, depthwise_of, pointwise_of
+from ofa_compile.compiler.passes.place_scales import pointwise_reader
 from ofa_compile.compiler.plan import Ref
 from ofa_compile.compiler.tvm_api import PrimFunc
-from ofa_compile.compiler.workload import GatedPointwise, Generic
+from ofa_compile.compiler.workload import GatedPointwise, Generic, Separable
 
 
 class GpuLowering(Lowering):
@@ -38,6 +40,8 @@ class GpuLowering(Lowering):
     ) -> None:
         super().__init__(graph, machine, choose_config)
         self.tvm_target = tvm_target
+        # Output of a pointwise convolution -> the depthwise one that is computed with it.
+        self._separable: dict[int, tuple[Node, Separable]] = {}
 
     def lower_unknown(self, node: Node) -> None:
         """Lower an operation that no kernel of ours serves to launches of TVM's."""
@@ -55,21 +59,37 @@ class GpuLowering(Lowering):
         what = (workload, function, config, arguments, size)
         return append_launches(self.plan, *what, self.tvm_target)
 
-    def _pointwise(self, node: Node, constants: dict[str, Any], activation: Any) -> bool:
+    def _convolution(self, node: Node) -> bool:
+        reader = pointwise_reader(self.graph, node)
+        if node.attrs["groups"] == 1 or reader is None or reader.attrs.get("scale"):
+            return super()._convolution(node)
+        workload = Separable.of(depthwise_of(node), pointwise_of(reader))
+        # A kernel for both has no default: without measurements there are two.
+        if workload is None or self.choose_config(workload) is None:
+            return super()._convolution(node)
+        self._separable[reader.output.id] = node, workload
+        return True
+
+    def _pointwise(self, node: Node, constants: dict[str, Any]) -> bool:
+        if node.output.id in self._separable:
+            return self._both(*self._separable[node.output.id], node, constants)
         if not node.attrs.get("scale"):
-            return super()._pointwise(node, constants, activation)
+            return super()._pointwise(node, constants)
         x, gate, *residual = node.inputs
-        batch, channels, height, width = x.shape
-        workload = GatedPointwise(
-            rows=batch * height * width,
-            in_channels=channels,
-            out_channels=node.output.shape[1],
-            activation=activation,
-            has_residual=bool(residual),
-            batch=batch,
-        )
+        product = dataclasses.asdict(pointwise_of(node)) | {"has_dynamic_weights": False}
+        workload = GatedPointwise(**product, batch=x.shape[0])
         inputs = [self.read(value, "nhwc") for value in (x, *residual, gate)]
         self.put(node.output, self.call(workload, inputs, node.output.size, constants), "nhwc")
+        return True
+
+    def _both(
+        self, window: Node, workload: Separable, product: Node, constants: dict[str, Any]
+    ) -> bool:
+        own = {"window": window.attrs["weight"], "window_bias": window.attrs["bias"]}
+        values = (window.inputs[0], *product.inputs[1:])
+        inputs = [self.read(value, "nhwc") for value in values]
+        ref = self.call(workload, inputs, product.output.size, own | constants)
+        self.put(product.output, ref, "nhwc")
         return True
 
 

@@ -37,7 +37,7 @@ def _place(graph: Graph, pays: Callable[[Node, Node], bool]) -> None:
             other = node.inputs[1 - gate]
             node.op, node.inputs = "scale_channels", [other, node.inputs[gate]]
     for node in list(graph.nodes):
-        reader = _reader(graph, node) if node.op == "scale_channels" else None
+        reader = pointwise_reader(graph, node) if node.op == "scale_channels" else None
         if reader is not None and pays(node, reader):
             reader.inputs = [*node.inputs, *reader.inputs[1:]]
             reader.attrs["scale"] = True
@@ -60,8 +60,8 @@ def _gate(node: Node) -> int | None:
     return None
 
 
-def _reader(graph: Graph, node: Node) -> Node | None:
-    """Return the pointwise convolution whose map the product is, if nothing else reads it."""
+def pointwise_reader(graph: Graph, node: Node) -> Node | None:
+    """Return the pointwise convolution whose map a node's output is, if nothing else reads it."""
     readers = [n for n in graph.nodes if any(v is node.output for v in n.inputs)]
     if len(readers) != 1 or graph.output is node.output:
         return None
