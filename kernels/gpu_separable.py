@@ -24,9 +24,11 @@ from ofa_compile.kernels import emit
 from ofa_compile.kernels import gpu_emit as gpu
 from ofa_compile.kernels.gpu_windows import depthwise_sums
 
-# (height, width) of a workgroup's pixels, and how many of these a thread has.
+# (height, width) of a workgroup's pixels, and how many of these a thread has: of those that fit its
+# registers the largest two, since fewer read the weights more often.
 TILES = ((8, 8), (4, 8), (4, 4), (2, 4))
 ROWS = (8, 4, 2, 1)
+CHOICES = 2
 # Accumulators of 4 lanes, as in `gpu_product`.
 MAX_SUMS = 16
 # Outputs of one row that a thread computes of the depthwise convolution: they share pixels.
@@ -44,12 +46,10 @@ class GpuSeparableKernel:
 
     def configs(self, w: Separable, machine: GpuMachine):
         """Tiles, the largest that fills the machine first."""
-        chosen = [
-            config
-            for height, width in TILES
-            for rows in ROWS
-            if (config := _config(w, height, width, rows)) is not None
-        ]
+        chosen = []
+        for height, width in TILES:
+            found = (_config(w, height, width, rows) for rows in ROWS)
+            chosen += [config for config in found if config is not None][:CHOICES]
         filled = [c for c in chosen if _threads(w, c) >= machine.wanted_threads]
         rest = sorted((c for c in chosen if c not in filled), key=lambda c: -_threads(w, c))
         return [*filled, *rest]
