@@ -21,8 +21,8 @@ help:
 
 venv: $(VENV)/.installed
 
-# Made anew when pyproject.toml, and with it perhaps a dependency, has changed.
-$(VENV)/.installed: pyproject.toml
+# Made anew when a dependency may have changed, or how the package is built.
+$(VENV)/.installed: pyproject.toml setup.py scripts/make-venv.sh
 	@scripts/make-venv.sh $(VENV)
 	@touch $@
 

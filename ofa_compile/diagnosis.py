@@ -225,6 +225,7 @@ def examine_machine() -> list[Check]:
             )
             for name in ("Vulkan", "CUDA")
         ),
+        _tvm_plugin(),
     ]
 
 
@@ -274,4 +275,18 @@ def _program(name: str, needed_for: str) -> Check:
         detail=path or "not found",
         hint=None if path else install_hint(name),
         needed_for=needed_for,
+    )
+
+
+def _tvm_plugin() -> Check:
+    """Look for the library that makes Vulkan a device of TVM; it is not loaded."""
+    from ofa_compile.compiler.vulkan.tvm_plugin import build_line, find_plugins
+
+    path = next(find_plugins(), None)
+    return Check(
+        name="Vulkan in TVM",
+        is_ok=path is not None,
+        detail=str(path or "not built, or not for this TVM"),
+        hint=None if path else build_line(),
+        needed_for="Vulkan as a device of TVM itself",
     )

@@ -26,4 +26,9 @@ if [ ! -x "$venv/bin/python" ]; then
     echo "creating $venv with $($python --version)"
     "$python" -m venv "$venv"
 fi
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+install() { "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@"; }
+# An isolated build would fetch TVM, which is large, a second time for its headers. Here the build of
+# the part that needs them follows when TVM is installed; it says so if it cannot be done.
+install 'setuptools>=77'
+install --no-build-isolation --editable '.[dev]'
+"$venv/bin/python" setup.py --quiet build_ext --inplace

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -75,14 +76,28 @@ def check_shaders(cache: Cache, folder: Path) -> int:
 
     Those accepted before are not asked for again: tests share a cache, whose files never change.
     """
-    program = shutil.which("spirv-val")
-    assert program is not None
     files = {path for path in (cache.root / "gpu-kernels").rglob("*") if path.is_file()}
     for path in files - _accepted:
-        shader = folder / "shader.spv"
-        shader.write_bytes(code_of(path.read_bytes()))
-        command = [program, "--target-env", "vulkan1.1", str(shader)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
+        _check_shader(code_of(path.read_bytes()), folder)
         _accepted.add(path)
     return len(files)
+
+
+def check_exported_shaders(library: Path, folder: Path) -> int:
+    """Assert that spirv-val accepts all shaders in a library of TVM's; return their number."""
+    data, count = library.read_bytes(), 0
+    for match in re.finditer(rb"(....)(?=\x03\x02\x23\x07)", data, re.DOTALL):
+        size = int.from_bytes(match[1], "little")
+        _check_shader(data[match.end() : match.end() + size], folder)
+        count += 1
+    return count
+
+
+def _check_shader(code: bytes, folder: Path) -> None:
+    program = shutil.which("spirv-val")
+    assert program is not None
+    shader = folder / "shader.spv"
+    shader.write_bytes(code)
+    command = [program, "--target-env", "vulkan1.1", str(shader)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

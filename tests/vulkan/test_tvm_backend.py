@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import resource
 import shutil
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from tvm_kernels import exponentials
+from checks import check_exported_shaders
+from tvm_kernels import exponentials, long_sums, small_network
 
-from ofa_compile.cache import Cache
-from ofa_compile.compiler.tvm_api import relax, s_tir, tvm
-from ofa_compile.compiler.vulkan import tvm_plugin
-from ofa_compile.errors import MissingDependencyError
+from ofa_compile.compiler.tvm_api import relax, tvm
 
 pytestmark = [
     pytest.mark.vulkan,
@@ -64,33 +66,17 @@ def test_numbers_are_passed(tvm_target: Any, rng: np.random.Generator) -> None:
         tvm.compile(exponentials(128, "float16", has_scalar=True), target=tvm_target)
 
 
-def test_without_a_compiler_it_says_how_to_get_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("OFA_COMPILE_CACHE", str(tmp_path))
-    monkeypatch.setattr(tvm_plugin.shutil, "which", lambda _: None)
-    tvm_plugin.load_plugin.cache_clear()
+@contextlib.contextmanager
+def little_memory() -> Iterator[None]:
+    """Let the process have one GB more at most."""
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    most = pages * resource.getpagesize() + 2**30
+    resource.setrlimit(resource.RLIMIT_AS, (most, limits[1]))
     try:
-        with pytest.raises(MissingDependencyError, match=r"no C\+\+ compiler") as got:
-            tvm_plugin.enable_vulkan()
-        assert got.value.hint == "sudo apt-get install g++"
+        yield
     finally:
-        tvm_plugin.load_plugin.cache_clear()
-
-
-@pytest.mark.usefixtures("tvm_target")
-def test_a_plugin_in_another_cache_is_not_loaded_as_well(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its names would be registered twice, which ends in an exception within the loader."""
-    key = tvm_plugin.plugin_key()
-    path = Cache().get(tvm_plugin.NAMESPACE, key)
-    assert path is not None
-    Cache(tmp_path).put(tvm_plugin.NAMESPACE, key, path.read_bytes())
-    monkeypatch.setenv("OFA_COMPILE_CACHE", str(tmp_path))
-    tvm_plugin.load_plugin.cache_clear()
-    assert tvm_plugin.load_plugin()
-    assert str(tmp_path) not in Path("/proc/self/maps").read_text(encoding="utf-8")
+        resource.setrlimit(resource.RLIMIT_AS, limits)
 
 
 def test_a_damaged_module_is_refused(tvm_target: Any) -> None:
@@ -99,25 +85,18 @@ def test_a_damaged_module_is_refused(tvm_target: Any) -> None:
         load(b"\x03\0\0\0abc")
     with pytest.raises(ValueError, match="cut off"):
         load(b"\xff\0\0\0abc")
+    # A kernel of as many parameters as a number can say, and no room for them.
+    kernel = b"\x0c\0\0\0ofa-vulkan-3\x01\0\0\0\x01\0\0\0f\xff\xff\xff\xff"
+    with little_memory(), pytest.raises(ValueError, match="cut off at byte 29"):
+        load(kernel)
 
 
 @pytest.mark.parametrize(("dtype", "error"), [("float32", 1e-4), ("float16", 1e-2)])
 def test_the_relax_virtual_machine(
     tvm_target: Any, rng: np.random.Generator, dtype: str, error: float
 ) -> None:
-    x = relax.Var("x", relax.TensorType((4, 32), dtype))
     weight = rng.standard_normal((32, 8)).astype(dtype)
-    block = relax.BlockBuilder()
-    with block.function("main", [x]):
-        with block.dataflow():
-            product = block.emit(relax.op.matmul(x, relax.const(weight)))
-            output = block.emit(relax.op.nn.softmax(product, -1))
-            output = block.emit_output(relax.op.nn.gelu(output))
-        block.emit_func_output(output)
-    with tvm_target:
-        module = relax.transform.LegalizeOps()(block.get())
-        module = s_tir.dlight.ApplyDefaultSchedule(s_tir.dlight.gpu.Fallback())(module)
-        executable = tvm.compile(module, target=tvm_target)
+    executable = small_network(weight, tvm_target)
     device = tvm.device("vulkan", 0)
     values = rng.standard_normal((4, 32)).astype(dtype)
     machine = relax.VirtualMachine(executable, device)
@@ -127,3 +106,30 @@ def test_the_relax_virtual_machine(
     shares = scores / scores.sum(axis=1, keepdims=True)
     gelu = shares * [[0.5 * (1 + math.erf(s / math.sqrt(2))) for s in row] for row in shares]
     assert np.abs(result - gelu).max() <= error * gelu.max()
+
+
+def test_the_devices_clock(tvm_target: Any) -> None:
+    """Twice the work takes twice the time, and no longer than the host has waited."""
+    device = tvm.device("vulkan", 0)
+    y = tvm.runtime.tensor(np.zeros(4096, np.float32), device)
+    times = {}
+    for num_terms in (4096, 8192):
+        library = tvm.compile(long_sums(num_terms), target=tvm_target)
+        x = tvm.runtime.tensor(np.zeros(num_terms, np.float32), device)
+        library["main"](x, y)  # compiles the pipeline
+        device.sync()
+        evaluate = library.mod.time_evaluator("main", device, number=2, repeat=5)
+        start = time.perf_counter()
+        found = evaluate(x, y).results
+        waited = time.perf_counter() - start
+        # The evaluator runs it once more than it counts.
+        assert 0.5 * waited < 11 * np.mean(found) < 1.2 * waited
+        times[num_terms] = min(found)
+    assert 1.5 < times[8192] / times[4096] < 2.7
+
+
+@pytest.mark.skipif(shutil.which("spirv-val") is None, reason="no spirv-val")
+def test_shaders_are_valid(tvm_modules: Path, tmp_path: Path) -> None:
+    counts = {p.name: check_exported_shaders(p, tmp_path) for p in tvm_modules.glob("*.so")}
+    assert counts["float32.so"] == counts["float16.so"] == 1
+    assert counts["network.so"] >= 3

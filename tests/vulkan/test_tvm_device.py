@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import shutil
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 from boards import StockBoard
-from checks import LAYER
-from tvm_kernels import exponentials
+from checks import LAYER, WATCHED
+from tvm_kernels import SIZE
+from tvm_runs import Case, failing, run_cases
 
 from ofa_compile.compiler.tvm_api import tvm
 from ofa_compile.remote import tvm_client
@@ -25,22 +22,11 @@ pytestmark = [
     pytest.mark.vulkan,
     pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler"),
 ]
-# Of tvm_program.py.
-SIZE, RESULT = 128, math.e + 1
+RESULT = pytest.approx(math.e + 1, rel=4e-3)
 
 
-@pytest.fixture(scope="module")
-def modules(tvm_target: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with an exported module for each type."""
-    folder = tmp_path_factory.mktemp("tvm-modules")
-    for dtype in ("float32", "float16"):
-        compiled = tvm.compile(exponentials(SIZE, dtype), target=tvm_target)
-        compiled.export_library(str(folder / f"{dtype}.so"))
-    return folder
-
-
-def test_halves(modules: Path, rng: np.random.Generator) -> None:
-    library = tvm.runtime.load_module(str(modules / "float16.so"))
+def test_halves(tvm_modules: Path, rng: np.random.Generator) -> None:
+    library = tvm.runtime.load_module(str(tvm_modules / "float16.so"))
     device = tvm.device("vulkan", 0)
     values = rng.standard_normal(SIZE).astype(np.float16)
     y = tvm.runtime.tensor(np.zeros(SIZE, np.float16), device)
@@ -52,8 +38,8 @@ def test_halves(modules: Path, rng: np.random.Generator) -> None:
     assert np.abs(y.numpy() - expected).max() > 1e-5
 
 
-def test_threads(modules: Path, rng: np.random.Generator) -> None:
-    library = tvm.runtime.load_module(str(modules / "float32.so"))
+def test_threads(tvm_modules: Path, rng: np.random.Generator) -> None:
+    library = tvm.runtime.load_module(str(tvm_modules / "float32.so"))
     device = tvm.device("vulkan", 0)
 
     def call(values: np.ndarray) -> np.ndarray:
@@ -68,11 +54,11 @@ def test_threads(modules: Path, rng: np.random.Generator) -> None:
 
 
 @pytest.mark.usefixtures("tvm_elsewhere")
-def test_remote_calls(modules: Path, rng: np.random.Generator) -> None:
+def test_remote_calls(tvm_modules: Path, rng: np.random.Generator) -> None:
     board = StockBoard("vulkan")
     try:
         session = tvm_client.connect("127.0.0.1", board.endpoint.port, "vulkan")
-        tvm_client.upload(session, "kernel.so", (modules / "float32.so").read_bytes())
+        tvm_client.upload(session, "kernel.so", (tvm_modules / "float32.so").read_bytes())
         library = tvm_client.load_module(session, "kernel.so")
         device = session.device("vulkan", 0)
         values = rng.random(SIZE, dtype=np.float32)
@@ -85,76 +71,97 @@ def test_remote_calls(modules: Path, rng: np.random.Generator) -> None:
         board.kill()
 
 
-def run_cases(
-    modules: Path, cases: list[tuple[str, str, dict[str, str]]], **environment: str
-) -> tuple[list[float | str], str]:
-    """Return the results of tvm_program.py, and what was printed before them."""
-    program = Path(__file__).with_name("tvm_program.py")
-    done = subprocess.run(
-        [sys.executable, str(program), str(modules), json.dumps(cases)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-        env={**os.environ, **environment},
-    )
-    assert done.returncode == 0, done.stderr
-    *said, results = done.stdout.splitlines()
-    return json.loads(results), "\n".join(said) + done.stderr
-
-
-def failing(call: str, result: int) -> dict[str, str]:
-    return {"OFA_FAILING_CALL": call, "OFA_FAILING_RESULT": str(result)}
-
-
-FAILURES = {
-    "a name": ("float32", {"OFA_VULKAN_DEVICE": "no such GPU"}, "OFA_VULKAN_DEVICE names no"),
-    "no driver": ("float32", {"VK_DRIVER_FILES": "/none", "VK_ICD_FILENAMES": "/none"}, "driver"),
-    "memory": ("float32", failing("vkAllocateMemory", -2), "out of memory; close other programs"),
-    "lost": ("float32", failing("vkQueueSubmit", -4), "lost, by a hang or a reset, and all that"),
-    "refusal": ("float32", failing("vkCreateDevice", -3), "failed (vkCreateDevice: -3)"),
+FAILURES: dict[str, tuple[str, list[Any], dict[str, str], str]] = {
+    "a name": ("compute", [], {"OFA_VULKAN_DEVICE": "no such GPU"}, "OFA_VULKAN_DEVICE names no"),
+    "no driver": (
+        "compute",
+        [],
+        {"VK_DRIVER_FILES": "/none", "VK_ICD_FILENAMES": "/none"},
+        "driver",
+    ),
+    "memory": ("compute", [], failing("vkAllocateMemory", -2), "out of memory; close other progr"),
+    "lost": ("compute", [], failing("vkQueueSubmit", -4), "lost, by a hang or a reset, and all"),
+    "refusal": ("compute", [], failing("vkCreateDevice", -3), "failed (vkCreateDevice: -3)"),
     "no halves": (
-        "float16",
+        "compute",
+        ["float16"],
         failing("vkGetPhysicalDeviceFeatures2", 0),
         "does not compute in float16; choose another",
     ),
+    # What TVM calls from destructors must not end the process.
+    "timer": ("measure", [], failing("vkQueueSubmit", -4, after=2), "lost, by a hang or a reset"),
+    "hang": ("measure", [], failing("vkWaitForFences", 2, after=2), "no answer for"),
+    # Nobody can be told when a module is unloaded; who reads its results is told.
+    "unloaded": ("unload_then_read", [], failing("vkQueueSubmit", -1, times=1), "start this proc"),
 }
 
 
 @pytest.mark.usefixtures("tvm_elsewhere")
-def test_failures_say_what_to_do(modules: Path, failing_loader: dict[str, str]) -> None:
+def test_failures_say_what_to_do(tvm_modules: Path, failing_loader: dict[str, str]) -> None:
     none = failing("none", 0)
-    cases = [(f"{d}.so", d, {**none, **changes}) for d, changes, _ in FAILURES.values()]
+    cases: list[Case] = [(a, b, {**none, **told}) for a, b, told, _ in FAILURES.values()]
     # A device without halves, or one that is named, computes all the same.
-    cases.append(("float32.so", "float32", failing("vkGetPhysicalDeviceFeatures2", 0)))
-    cases.append(("float32.so", "float32", {**none, "OFA_VULKAN_DEVICE": "0"}))
-    results, _ = run_cases(modules, cases, **failing_loader)
+    cases.append(("compute", [], failing("vkGetPhysicalDeviceFeatures2", 0)))
+    cases.append(("compute", [], {**none, "OFA_VULKAN_DEVICE": "0"}))
+    results, _ = run_cases(tvm_modules, cases, **failing_loader)
     *errors, without_halves, named = results
     for name, text in zip(FAILURES, errors, strict=True):
-        assert FAILURES[name][2] in str(text), name
-    assert without_halves == pytest.approx(RESULT)
-    assert named == pytest.approx(RESULT)
+        assert FAILURES[name][-1] in str(text), name
+    assert without_halves == RESULT
+    assert named == RESULT
 
 
 @pytest.mark.usefixtures("tvm_elsewhere")
-def test_tensors_share_allocations(modules: Path, failing_loader: dict[str, str]) -> None:
-    """One for tensors, one for what the host sees."""
-    failure = failing("vkAllocateMemory", -2)
-    cases = [
-        ("float32.so", "float32", {**failure, "OFA_FAILING_AFTER": str(most)}) for most in (2, 1)
+def test_failures_that_pass(tvm_modules: Path, failing_loader: dict[str, str]) -> None:
+    cases: list[Case] = [
+        # First a whole block, then what is needed, are too much; some is given back.
+        ("compute", [], failing("vkAllocateMemory", -2, times=2)),
+        ("compute_twice", [], failing("vkCreateComputePipelines", -1, times=1)),
+        # What a failed submission was to compute is missing for good.
+        ("compute_twice", [], failing("vkQueueSubmit", -1, times=1)),
     ]
-    (enough, too_few), _ = run_cases(modules, cases, **failing_loader)
-    assert enough == pytest.approx(RESULT)
+    (memory, pipelines, submissions), _ = run_cases(tvm_modules, cases, **failing_loader)
+    assert memory == RESULT
+    assert "out of memory" in pipelines[0]
+    assert pipelines[1] == RESULT
+    for text in submissions:
+        assert "(vkQueueSubmit: -1); what was to run is lost: start this process again" in text
+
+
+@pytest.mark.usefixtures("tvm_elsewhere")
+def test_tensors_share_allocations(tvm_modules: Path, failing_loader: dict[str, str]) -> None:
+    """One for tensors, one for what the host sees."""
+    cases: list[Case] = [
+        ("compute", [], failing("vkAllocateMemory", -2, after=most)) for most in (2, 1)
+    ]
+    (enough, too_few), _ = run_cases(tvm_modules, cases, **failing_loader)
+    assert enough == RESULT
     assert "out of memory; close other programs" in str(too_few)
 
 
 @pytest.mark.usefixtures("tvm_elsewhere")
-def test_pipelines_are_kept(modules: Path, tmp_path: Path) -> None:
-    case = ("float32.so", "float32", {"OFA_VULKAN_CACHE": str(tmp_path)})
+def test_submissions_end_somewhere(tvm_modules: Path, failing_loader: dict[str, str]) -> None:
+    """Launches are one submission, but not without end; two are the tensors'."""
+
+    def case(launches: int, submissions: int) -> Case:
+        told = failing("vkQueueSubmit", -4, after=submissions)
+        return ("launch", ["float32", 0, launches], told)
+
+    cases = [case(1000, 3), case(3000, 5), case(1, 2), case(3000, 4)]
+    (one, three, *too_few), _ = run_cases(tvm_modules, cases, **failing_loader)
+    assert one == RESULT
+    assert three == RESULT
+    for text in too_few:
+        assert "was lost" in str(text)
+
+
+@pytest.mark.usefixtures("tvm_elsewhere")
+def test_pipelines_are_kept(tvm_modules: Path, tmp_path: Path) -> None:
+    case = ("compute", [], {"OFA_VULKAN_CACHE": str(tmp_path)})
     sizes = []
     for _ in ("new", "known", "damaged"):
-        results, _ = run_cases(modules, [case])
-        assert results == pytest.approx([RESULT])
+        results, _ = run_cases(tvm_modules, [case])
+        assert results == [RESULT]
         (file,) = tmp_path.glob("*.pipelines")
         sizes.append(file.stat().st_size)
         file.write_bytes(file.read_bytes()[: 20 if len(sizes) == 2 else None])
@@ -167,18 +174,27 @@ def test_a_number_that_no_device_has() -> None:
         tvm.runtime.tensor(np.zeros(1, np.float32), tvm.device("vulkan", 97))
 
 
+@pytest.mark.usefixtures("tvm_target")
+def test_more_memory_than_there_is() -> None:
+    with pytest.raises(RuntimeError, match="out of memory; close other programs"):
+        tvm.runtime.empty((2**45,), "float32", tvm.device("vulkan", 0))
+
+
+def test_a_kernel_needs_its_arguments(tvm_modules: Path) -> None:
+    library = tvm.runtime.load_module(str(tvm_modules / "float32.so"))
+    with pytest.raises(TypeError, match="takes 4 arguments, not 0"):
+        library.imports[0]["main_kernel"]()
+
+
 @pytest.mark.usefixtures("tvm_elsewhere")
 @pytest.mark.skipif(not LAYER.is_file(), reason="no validation layer")
-def test_the_validation_layer_is_silent(modules: Path, failing_loader: dict[str, str]) -> None:
-    layer = {
-        "VK_INSTANCE_LAYERS": "VK_LAYER_KHRONOS_validation",
-        "VK_LAYER_ENABLES": "VK_VALIDATION_FEATURE_ENABLE_SYNCHRONIZATION_VALIDATION_EXT",
-    }
-    cases = [(f"{d}.so", d, failing("none", 0)) for d in ("float32", "float16")]
-    results, said = run_cases(modules, cases, **layer, **failing_loader)
-    assert results == pytest.approx([RESULT, RESULT], rel=4e-3)
+def test_the_validation_layer_is_silent(tvm_modules: Path, failing_loader: dict[str, str]) -> None:
+    (result,), said = run_cases(
+        tvm_modules, [("do_everything", [], failing("none", 0))], **WATCHED, **failing_loader
+    )
+    assert result == RESULT
     for word in ("VUID", "Validation", "SYNC-"):
         assert word not in said, said
     # Without barriers it has something to say.
-    cases = [("float32.so", "float32", failing("vkCmdPipelineBarrier", 0))]
-    assert "SYNC-HAZARD" in run_cases(modules, cases, **layer, **failing_loader)[1]
+    case = ("compute", [], failing("vkCmdPipelineBarrier", 0))
+    assert "SYNC-HAZARD" in run_cases(tvm_modules, [case], **WATCHED, **failing_loader)[1]

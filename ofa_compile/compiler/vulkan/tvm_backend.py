@@ -1,12 +1,13 @@
 """Vulkan as a target of the unmodified TVM wheel, through its `tvm.backends` entry point.
 
 `tvm.compile`, `export_library`, the Relax VM, `time_evaluator` and MetaSchedule then work with
-`vulkan_target()`. Code generation needs Python and glslang; running needs a C++ compiler once.
+`vulkan_target()`. Code generation needs glslang; the device is a library that tvm_plugin.py loads.
 """
 
 from __future__ import annotations
 
 import struct
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from ofa_compile.errors import BuildError
@@ -14,10 +15,12 @@ from ofa_compile.errors import BuildError
 if TYPE_CHECKING:
     from ofa_compile.compiler.gpu.source import KernelSource
 
-_MAGIC = b"ofa-vulkan-2"
+_MAGIC = b"ofa-vulkan-3"
 _SCALARS = {"int32": 1, "uint32": 2, "bool": 1, "float32": 3}
 _BUFFER = 0
-_GRID = {f"blockIdx.{letter}": index for index, letter in enumerate("xyz")}
+_LAUNCH = {
+    f"{kind}Idx.{axis}": i for i, (kind, axis) in enumerate(product(("block", "thread"), "xyz"))
+}
 _IGNORED = 255
 # Types that every device has, and one that the device must have when such a kernel is run.
 _HALVES = "float16"
@@ -84,7 +87,7 @@ def _pack_kernel(name: str, function: Any) -> bytes:
         _BUFFER if is_buffer else _SCALARS[next(scalars)] for is_buffer in shader.parameters
     ]
     # The host passes one extent for each launch tag behind the parameters.
-    launch = [_GRID.get(str(tag), _IGNORED) for tag in attributes["tirx.kernel_launch_params"]]
+    launch = [_LAUNCH.get(str(tag), _IGNORED) for tag in attributes["tirx.kernel_launch_params"]]
     spirv = compile_glsl(shader.text, name)
     return b"".join(
         (
