@@ -1,13 +1,11 @@
 """Which share of a GPU's limits a network uses: what it needs, and what the device can do at most.
 
-Limits are measured by PyTorch, so there are none for a Vulkan target, nor for TF32 where PyTorch
-cannot round: shares of an unknown limit are None.
+A limit that nobody measured (TF32 where PyTorch cannot round) gives no share: None.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ofa_compile.space import Architecture, search_space
@@ -16,18 +14,15 @@ from ofa_compile.space.layer_spec import FLOAT32_BYTES
 Limits = Mapping[str, Any]
 """`gflop_per_s` by precision, and `gb_per_s`; either may lack, or be empty."""
 
-_SIDE = 8192
-_COPIED = 2**28
-_REPEATS = 6
-# Tensor cores that round float32 to TF32 came with Ampere.
-_TF32_FROM = (8, 0)
 
-
-def precision_of(kind: str, facts: Mapping[str, Any]) -> str:
-    """Return what a runtime computes in: ours as it was built, the others float32 or TF32."""
-    if kind == "ours":
-        return str(facts["precision"])
-    return "tf32" if kind.endswith("-tf32") else "fp32"
+def join_limits(found: Sequence[Limits]) -> dict[str, Any]:
+    """Return the largest of several measurements of each limit."""
+    peaks: dict[str, float] = {}
+    for limits in found:
+        for precision, value in limits.get("gflop_per_s", {}).items():
+            peaks[precision] = max(value, peaks.get(precision, 0.0))
+    copies = [limits["gb_per_s"] for limits in found if "gb_per_s" in limits]
+    return {"gflop_per_s": peaks, **({"gb_per_s": max(copies)} if copies else {})}
 
 
 def moved_bytes(architecture: Architecture, batch: int, precision: str) -> int:
@@ -62,65 +57,24 @@ def shares(work: Mapping[str, float], precision: str, limits: Limits) -> dict[st
     }
 
 
+def step_shares(
+    steps: Sequence[Mapping[str, Any]],
+    milliseconds: Sequence[float],
+    precision: str,
+    limits: Limits,
+) -> list[dict[str, Any]]:
+    """Return kind, time and share of the arithmetic's peak of every kernel of ours."""
+    peak = limits.get("gflop_per_s", {}).get(precision)
+    return [
+        {
+            "kind": step["kind"],
+            "ms": ms,
+            "share_of_flops": 2e-6 * step["macs"] / ms / peak if peak and ms > 0 else None,
+        }
+        for step, ms in zip(steps, milliseconds, strict=True)
+    ]
+
+
 def percent(share: float | None) -> str:
     """Return a share as a table shows it."""
     return "-" if share is None else f"{100 * share:.0f} %"
-
-
-def limits_for(kind: str, measured: Limits) -> Limits:
-    """Return the limits that hold for a kind of target: PyTorch's need not be of its device."""
-    return measured if kind == "cuda" else {}
-
-
-def limits() -> dict[str, Any]:
-    """Measure what the first CUDA device can do at most, with PyTorch; empty without it."""
-    try:
-        import torch
-    except ImportError:
-        return {}
-    if not torch.cuda.is_available():
-        return {}
-    copied = torch.empty(_COPIED, device="cuda")
-    return {
-        "device": torch.cuda.get_device_name(),
-        "torch": torch.__version__,
-        "gflop_per_s": _peaks(torch),
-        # A copy reads and writes.
-        "gb_per_s": 2e-9 * copied.nbytes / _best_seconds(torch, copied.clone),
-    }
-
-
-def _peaks(torch: Any) -> dict[str, float]:
-    """Return the speed of a large matrix product in each precision that PyTorch can multiply in."""
-    a = torch.randn(_SIDE, _SIDE, device="cuda")
-    half = a.half()
-    settings = torch.backends.cuda.matmul
-    peaks = {}
-    for precision in ("fp32", "tf32", "fp16"):
-        if precision == "tf32" and not _rounds(torch):
-            continue
-        settings.allow_tf32 = precision == "tf32"
-        factor = half if precision == "fp16" else a
-        seconds = _best_seconds(torch, lambda factor=factor: factor @ factor)
-        peaks[precision] = 2e-9 * _SIDE**3 / seconds
-    settings.allow_tf32 = False
-    return peaks
-
-
-def _rounds(torch: Any) -> bool:
-    """Whether PyTorch's products can be TF32: the environment of the process may forbid it."""
-    is_able = torch.cuda.get_device_capability() >= _TF32_FROM
-    return is_able and os.environ.get("NVIDIA_TF32_OVERRIDE") != "0"
-
-
-def _best_seconds(torch: Any, call: Callable[[], Any]) -> float:
-    """Return the shortest of several runs by the device's clock."""
-    best = float("inf")
-    for _ in range(_REPEATS):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        call()
-        end.record()
-        end.synchronize()
-        best = min(best, start.elapsed_time(end) / 1e3)
-    return best

@@ -6,15 +6,12 @@ import ctypes
 import functools
 
 from ofa_compile.errors import DeviceUnavailableError
+from ofa_compile.hardware.cuda_errors import cuda_errors
 from ofa_compile.hardware.gpu_device import GpuDevice, wanted_devices
 
 _DRIVER = "libcuda.so.1"
 _COMPUTE_CAPABILITY = (75, 76)  # attributes: major, minor
 _NO_DEVICE = 100
-_DRIVER_HINT = (
-    "install NVIDIA's driver (Debian: sudo apt-get install nvidia-driver), and in a container "
-    "pass the GPU through (--gpus all)"
-)
 
 
 @functools.cache
@@ -29,8 +26,8 @@ def list_cuda_devices() -> tuple[GpuDevice, ...]:
     try:
         cuda = ctypes.CDLL(_DRIVER)
     except OSError as err:
-        msg = f"no CUDA driver on this machine: {_DRIVER} cannot be loaded"
-        raise DeviceUnavailableError(msg, hint=_DRIVER_HINT) from err
+        what, advice = cuda_errors().texts["GPU_NO_DRIVER"]
+        raise DeviceUnavailableError(what, hint=advice) from err
     result = cuda.cuInit(0)
     if result == _NO_DEVICE:
         return ()
@@ -38,9 +35,14 @@ def list_cuda_devices() -> tuple[GpuDevice, ...]:
     result = result or cuda.cuDriverGetVersion(ctypes.byref(version))
     result = result or cuda.cuDeviceGetCount(ctypes.byref(count))
     if result != 0:
-        msg = f"CUDA cannot start here (error {result} of the driver)"
-        raise DeviceUnavailableError(msg, hint="does nvidia-smi work? Otherwise " + _DRIVER_HINT)
-    known = f"CUDA {version.value // 1000}.{version.value % 1000 // 10}"
+        what, advice = cuda_errors().explain_start(result)
+        raise DeviceUnavailableError(what, hint=advice)
+    if version.value < cuda_errors().oldest_driver:
+        what, advice = cuda_errors().texts["GPU_OLD_DRIVER"]
+        msg = f"{what} (it knows {_cuda(version.value)}, at least "
+        msg += f"{_cuda(cuda_errors().oldest_driver)} is needed)"
+        raise DeviceUnavailableError(msg, hint=advice)
+    known = _cuda(version.value)
     return tuple(_describe(cuda, number, known) for number in range(count.value))
 
 
@@ -54,9 +56,8 @@ def check_cuda() -> list[GpuDevice]:
     """
     devices = list_cuda_devices()
     if not devices:
-        msg = "the CUDA driver finds no device on this machine"
-        hint = "does nvidia-smi show one, and does CUDA_VISIBLE_DEVICES hide it?"
-        raise DeviceUnavailableError(msg, hint=hint)
+        what, advice = cuda_errors().texts["GPU_NO_DEVICE"]
+        raise DeviceUnavailableError(what, hint=advice)
     return wanted_devices(devices, "OFA_CUDA_DEVICE")
 
 
@@ -65,6 +66,11 @@ def pci_bus_id(device: GpuDevice) -> str | None:
     text = ctypes.create_string_buffer(32)
     code = ctypes.CDLL(_DRIVER).cuDeviceGetPCIBusId(text, len(text), device.number)
     return text.value.decode() if code == 0 else None
+
+
+def _cuda(version: int) -> str:
+    """Return a version of CUDA, which drivers count as 12040, as people read it."""
+    return f"CUDA {version // 1000}.{version % 1000 // 10}"
 
 
 def _describe(cuda: ctypes.CDLL, number: int, version: str) -> GpuDevice:

@@ -17,39 +17,15 @@ typedef struct CUevent_st *CUevent;
 typedef struct CUgraph_st *CUgraph;
 typedef struct CUgraphExec_st *CUgraphExec;
 
-enum {
-    CUDA_SUCCESS = 0,
-    CUDA_ERROR_OUT_OF_MEMORY = 2,
-    CUDA_ERROR_STUB_LIBRARY = 34,
-    CUDA_ERROR_CALL_REQUIRES_NEWER_DRIVER = 36,
-    CUDA_ERROR_DEVICE_UNAVAILABLE = 46,
-    CUDA_ERROR_NO_DEVICE = 100,
-    CUDA_ERROR_INVALID_IMAGE = 200,
-    CUDA_ERROR_NO_BINARY_FOR_GPU = 209,
-    CUDA_ERROR_ECC_UNCORRECTABLE = 214,
-    CUDA_ERROR_INVALID_PTX = 218,
-    CUDA_ERROR_NVLINK_UNCORRECTABLE = 220,
-    CUDA_ERROR_JIT_COMPILER_NOT_FOUND = 221,
-    CUDA_ERROR_UNSUPPORTED_PTX_VERSION = 222,
-    CUDA_ERROR_JIT_COMPILATION_DISABLED = 223,
-    CUDA_ERROR_CONTAINED = 226,
-    CUDA_ERROR_ILLEGAL_ADDRESS = 700,
-    CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES = 701,
-    CUDA_ERROR_LAUNCH_TIMEOUT = 702,
-    CUDA_ERROR_CONTEXT_IS_DESTROYED = 709,
-    CUDA_ERROR_HARDWARE_STACK_ERROR = 714,
-    CUDA_ERROR_LAUNCH_FAILED = 719, /* with those in between: what a kernel did wrong */
-    CUDA_ERROR_SYSTEM_NOT_READY = 802,
-    CUDA_ERROR_SYSTEM_DRIVER_MISMATCH = 803,
-    CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE = 804,
-    CUDA_ERROR_UNKNOWN = 999
-};
+/* All others are in cuda_errors.h. */
+enum { CUDA_SUCCESS = 0, CUDA_ERROR_NOT_READY = 600 };
 
 enum {
     CU_STREAM_NON_BLOCKING = 1,
     CU_EVENT_DEFAULT = 0,
     CU_EVENT_RECORD_EXTERNAL = 1,
     CU_STREAM_CAPTURE_MODE_THREAD_LOCAL = 1,
+    CU_STREAM_CAPTURE_MODE_RELAXED = 2,
     CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR = 75,
     CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR = 76
 };
@@ -69,8 +45,9 @@ enum {
     F(CtxPopCurrent, "cuCtxPopCurrent_v2", (CUcontext *))                                        \
     F(StreamCreate, "cuStreamCreate", (CUstream *, unsigned))                                    \
     F(StreamDestroy, "cuStreamDestroy_v2", (CUstream))                                           \
-    F(StreamSynchronize, "cuStreamSynchronize", (CUstream))                                      \
+    F(StreamQuery, "cuStreamQuery", (CUstream))                                                  \
     F(StreamBeginCapture, "cuStreamBeginCapture_v2", (CUstream, int))                            \
+    F(ThreadExchangeCaptureMode, "cuThreadExchangeStreamCaptureMode", (int *))                   \
     F(StreamEndCapture, "cuStreamEndCapture", (CUstream, CUgraph *))                             \
     F(GraphInstantiate, "cuGraphInstantiateWithFlags",                                           \
       (CUgraphExec *, CUgraph, unsigned long long))                                              \
@@ -81,7 +58,6 @@ enum {
     F(MemFree, "cuMemFree_v2", (CUdeviceptr))                                                    \
     F(MemHostAlloc, "cuMemHostAlloc", (void **, size_t, unsigned))                               \
     F(MemFreeHost, "cuMemFreeHost", (void *))                                                    \
-    F(MemcpyHtoD, "cuMemcpyHtoD_v2", (CUdeviceptr, const void *, size_t))                        \
     F(MemcpyHtoDAsync, "cuMemcpyHtoDAsync_v2", (CUdeviceptr, const void *, size_t, CUstream))    \
     F(MemcpyDtoHAsync, "cuMemcpyDtoHAsync_v2", (void *, CUdeviceptr, size_t, CUstream))          \
     F(MemsetAsync, "cuMemsetD8Async", (CUdeviceptr, unsigned char, size_t, CUstream))            \

@@ -5,39 +5,24 @@
 #include <dlfcn.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
-/* cuGraphInstantiateWithFlags came with this one. */
-#define OLDEST_DRIVER 11040
+#include "cuda_errors.h"
+#include "ofa_network.h"
+
+/* A wait that has lasted this long begins to sleep, each time for a share of what has passed. */
+#define SPIN_MS 100.0
+#define SHARE_ASLEEP 0.01
+#define LONGEST_SLEEP_MS 10.0
 
 static int code_of(CUresult result) {
+#define OFA_CODE(number, name, code)                                                             \
+    case number: return code;
     switch (result) {
-    case CUDA_ERROR_OUT_OF_MEMORY: return GPU_OUT_OF_MEMORY;
-    case CUDA_ERROR_STUB_LIBRARY: return GPU_NO_DRIVER;
-    case CUDA_ERROR_SYSTEM_NOT_READY:
-    case CUDA_ERROR_SYSTEM_DRIVER_MISMATCH: return GPU_BROKEN_DRIVER;
-    case CUDA_ERROR_DEVICE_UNAVAILABLE: return GPU_BUSY;
-    case CUDA_ERROR_NO_DEVICE: return GPU_NO_DEVICE;
-    case CUDA_ERROR_CALL_REQUIRES_NEWER_DRIVER:
-    case CUDA_ERROR_UNSUPPORTED_PTX_VERSION:
-    case CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE: return GPU_OLD_DRIVER;
-    case CUDA_ERROR_NO_BINARY_FOR_GPU:
-    case CUDA_ERROR_INVALID_IMAGE:
-    case CUDA_ERROR_INVALID_PTX:
-    case CUDA_ERROR_JIT_COMPILER_NOT_FOUND:
-    case CUDA_ERROR_JIT_COMPILATION_DISABLED: return GPU_NO_CODE;
-    case CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES: return GPU_UNSUITABLE;
-    case CUDA_ERROR_ECC_UNCORRECTABLE:
-    case CUDA_ERROR_NVLINK_UNCORRECTABLE:
-    case CUDA_ERROR_CONTAINED:
-    case CUDA_ERROR_ILLEGAL_ADDRESS:
-    case CUDA_ERROR_LAUNCH_TIMEOUT:
-    case CUDA_ERROR_CONTEXT_IS_DESTROYED:
-    case CUDA_ERROR_UNKNOWN: return GPU_DEVICE_LOST;
-    default:
-        return result >= CUDA_ERROR_HARDWARE_STACK_ERROR && result <= CUDA_ERROR_LAUNCH_FAILED
-                   ? GPU_DEVICE_LOST
-                   : GPU_FAILED;
+        OFA_CUDA_RESULTS(OFA_CODE)
+    default: return GPU_FAILED;
     }
+#undef OFA_CODE
 }
 
 int cuda_check(const cuda_device *d, CUresult result, const char *call) {
@@ -50,45 +35,33 @@ int cuda_check(const cuda_device *d, CUresult result, const char *call) {
 }
 
 const char *cuda_explain(int code) {
+#define OFA_TEXT(number, what, advice)                                                           \
+    case number: return what "; " advice;
     switch (code) {
-    case GPU_NO_DRIVER:
-        return "no CUDA driver here: libcuda.so.1 cannot be loaded; install NVIDIA's driver "
-               "(Debian: nvidia-driver), and in a container pass the GPU through (--gpus all)";
-    case GPU_NO_DEVICE:
-        return "the CUDA driver finds no device; does nvidia-smi show one, and does "
-               "CUDA_VISIBLE_DEVICES hide it?";
-    case GPU_UNKNOWN_DEVICE:
-        return "OFA_CUDA_DEVICE names no device of this machine; give a part of a name that "
-               "nvidia-smi -L shows, or a number, 0 for the fastest unless CUDA_DEVICE_ORDER says "
-               "otherwise";
-    case GPU_UNSUITABLE:
-        return "the CUDA device's limits are too small for this network; choose another device "
-               "with OFA_CUDA_DEVICE, or compile for a smaller batch or resolution";
-    case GPU_OUT_OF_MEMORY:
-        return "the CUDA device is out of memory; close other programs that nvidia-smi shows";
-    case GPU_DEVICE_LOST:
-        return "the CUDA device was lost, by a fault or a reset; start this program anew, and if "
-               "that does not help look for Xid lines in dmesg";
-    case GPU_FAILED:
-        return "the CUDA driver failed; update NVIDIA's driver (Debian: nvidia-driver), or choose "
-               "another device with OFA_CUDA_DEVICE";
-    case GPU_NO_TIMESTAMPS: return "the CUDA device cannot time single kernels";
-    case GPU_OLD_DRIVER:
-        return "the CUDA driver is too old for this bundle; install a newer one, or build the "
-               "bundle with an older CUDA toolkit";
-    case GPU_NO_CODE:
-        return "the bundle has no machine code that this GPU's driver takes; add the GPU's "
-               "architecture to toolchain.gpu_architectures of the target's file and compile "
-               "again";
-    case GPU_BROKEN_DRIVER:
-        return "CUDA cannot start here: the driver's library and its kernel module do not match, "
-               "or are not ready; does nvidia-smi work? Otherwise reboot, or install NVIDIA's "
-               "driver again; where there is an NVSwitch, nvidia-fabricmanager must run";
-    case GPU_BUSY:
-        return "the CUDA device is taken: another process has it to itself, or its compute mode "
-               "prohibits all use; close other programs that nvidia-smi shows, or choose another "
-               "device with OFA_CUDA_DEVICE";
+        OFA_CUDA_TEXTS(OFA_TEXT)
     default: return "unknown error";
+    }
+#undef OFA_TEXT
+}
+
+static void sleep_ms(double milliseconds) {
+    struct timespec time = {.tv_nsec = (long)(milliseconds * 1e6)};
+    nanosleep(&time, NULL);
+}
+
+/* The driver's own wait has no limit, so that a GPU that hangs would freeze its user as well. */
+int cuda_wait(const cuda_device *d) {
+    const double start = ofa_now_ms(), patience = gpu_patience_ms();
+    for (;;) {
+        CUresult result = d->cu.StreamQuery(d->stream);
+        if (result != CUDA_ERROR_NOT_READY) return cuda_check(d, result, "StreamQuery");
+        double waited = ofa_now_ms() - start;
+        if (waited > patience)
+            return gpu_failed(GPU_HUNG, "no answer for %.3g s", patience / 1e3);
+        if (waited > SPIN_MS) {
+            double pause = waited * SHARE_ASLEEP;
+            sleep_ms(pause < LONGEST_SLEEP_MS ? pause : LONGEST_SLEEP_MS);
+        }
     }
 }
 
@@ -111,11 +84,14 @@ static int load_library(cuda_device *d) {
 
 static int check_driver(cuda_device *d) {
     int code = cuda_check(d, d->cu.Init(0), "Init");
+    /* Nothing was open that could be lost. */
+    if (code == GPU_FAILED || code == GPU_DEVICE_LOST) return GPU_NOT_STARTED;
     if (code == 0)
         code = cuda_check(d, d->cu.DriverGetVersion(&d->driver_version), "DriverGetVersion");
-    if (code == 0 && d->driver_version < OLDEST_DRIVER)
-        code = gpu_failed(GPU_OLD_DRIVER, "it knows CUDA %d.%d, at least 11.4 is needed",
-                          d->driver_version / 1000, d->driver_version % 1000 / 10);
+    const int known = d->driver_version, oldest = OFA_CUDA_OLDEST_DRIVER;
+    if (code == 0 && known < oldest)
+        code = gpu_failed(GPU_OLD_DRIVER, "it knows CUDA %d.%d, at least %d.%d is needed",
+                          known / 1000, known % 1000 / 10, oldest / 1000, oldest % 1000 / 10);
     return code;
 }
 
@@ -178,11 +154,23 @@ void cuda_close(cuda_device *d) {
     memset(d, 0, sizeof *d);
 }
 
+/* While another thread captures a graph, a driver refuses what might disturb that, and gives the graph
+ * up, unless a thread says that it has nothing to do with it. */
+static _Thread_local int capture_mode;
+
 int cuda_enter(cuda_device *d) {
-    return cuda_check(d, d->cu.CtxPushCurrent(d->context), "CtxPushCurrent");
+    int code = cuda_check(d, d->cu.CtxPushCurrent(d->context), "CtxPushCurrent");
+    if (code != 0) return code;
+    capture_mode = CU_STREAM_CAPTURE_MODE_RELAXED;
+    code = cuda_check(d, d->cu.ThreadExchangeCaptureMode(&capture_mode),
+                      "ThreadExchangeStreamCaptureMode");
+    CUcontext before;
+    if (code != 0) d->cu.CtxPopCurrent(&before);
+    return code;
 }
 
 void cuda_leave(cuda_device *d) {
     CUcontext before;
+    d->cu.ThreadExchangeCaptureMode(&capture_mode);
     d->cu.CtxPopCurrent(&before);
 }

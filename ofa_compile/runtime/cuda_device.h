@@ -22,11 +22,14 @@ const char *cuda_explain(int code);
 int cuda_open(cuda_device *d, const char *wanted);
 void cuda_close(cuda_device *d);
 
-/* Make the device's context this thread's, and give back what was before. */
+/* Make the device's context this thread's, and give back what was before; not to be nested. */
 int cuda_enter(cuda_device *d);
 void cuda_leave(cuda_device *d);
 
 /* Turn a result into a code, and remember the call for cuda_explain. */
 int cuda_check(const cuda_device *d, CUresult result, const char *call);
+
+/* Wait until the stream has done all its work; GPU_HUNG where that takes too long. */
+int cuda_wait(const cuda_device *d);
 
 #endif

@@ -36,10 +36,10 @@ static int create_memory(gpu_program *p) {
     if (code == 0) code = CALL(p, MemAlloc, &p->arena, OFA_NETWORK.arena_bytes);
     if (code == 0) code = CALL(p, MemHostAlloc, &pinned, host, 0);
     p->host = pinned;
-    if (code == 0) code = CALL(p, MemcpyHtoD, p->weights, n->weights, n->weights_bytes);
-    /* From memory that is not pinned that returns before the device has all, and our own stream does
-     * not wait for the default one. */
-    return code != 0 ? code : CALL(p, StreamSynchronize, NULL);
+    /* In our own stream: the default one may be another's, who captures a graph or never rests. */
+    if (code == 0)
+        code = CALL(p, MemcpyHtoDAsync, p->weights, n->weights, n->weights_bytes, p->device.stream);
+    return code;
 }
 
 /* Kernels */
@@ -108,7 +108,7 @@ static int try_kernels(gpu_program *p) {
     CUstream stream = p->device.stream;
     int code = CALL(p, MemsetAsync, p->arena, 0, OFA_NETWORK.arena_bytes, stream);
     if (code == 0) code = explain_refusal(p, launch_steps(p, false));
-    return code != 0 ? code : CALL(p, StreamSynchronize, stream);
+    return code != 0 ? code : cuda_wait(&p->device);
 }
 
 static int put_into_graph(gpu_program *p, int kind) {
@@ -180,7 +180,7 @@ int gpu_program_open(gpu_program **program) {
     }
     if (code == 0)
         *program = p;
-    else
+    else if (code != GPU_HUNG)
         gpu_program_close(p);
     return code;
 }
@@ -212,7 +212,7 @@ static int run_graph(gpu_program *p, int kind) {
     int code = kind != RUN ? create_events(p) : 0;
     if (code == 0) code = capture(p, kind);
     if (code == 0) code = CALL(p, GraphLaunch, p->runs[kind], p->device.stream);
-    return code != 0 ? code : CALL(p, StreamSynchronize, p->device.stream);
+    return code != 0 ? code : cuda_wait(&p->device);
 }
 
 /* Read the device's clock: the time between each of `count` events and the next. */

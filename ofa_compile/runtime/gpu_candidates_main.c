@@ -43,7 +43,12 @@ static bool is_missing(int code) {
     case GPU_NO_CODE:
     case GPU_NO_HALVES:
     case GPU_BROKEN_DRIVER:
-    case GPU_BUSY: return true;
+    case GPU_BUSY:
+    case GPU_NOT_STARTED:
+    case GPU_FAULTY:
+    case GPU_NO_SERVER:
+    case GPU_BAD_COMPAT:
+    case GPU_NO_LICENCE: return true;
     default: return false;
     }
 }

@@ -19,8 +19,24 @@ enum {
     GPU_NO_CODE = 41,
     GPU_NO_HALVES = 42,
     GPU_BROKEN_DRIVER = 43,
-    GPU_BUSY = 44
+    GPU_BUSY = 44,
+    GPU_HUNG = 45,
+    GPU_NOT_STARTED = 46,
+    GPU_FORKED = 47,
+    GPU_KERNEL_FAULT = 48,
+    GPU_CUT_OFF = 49,
+    GPU_FAULTY = 50,
+    GPU_NO_SERVER = 51,
+    GPU_BAD_COMPAT = 52,
+    GPU_NO_LICENCE = 53
 };
+
+/* Whether an open device answers nothing any more, so that the next run must open it again. */
+bool gpu_is_lost(int code);
+
+/* How long a device may say nothing before it counts as hung (GPU_HUNG), in milliseconds. A hung device
+ * can be neither used nor given back: every call about it would wait as well. */
+double gpu_patience_ms(void);
 
 /* Remember the driver's words about a failure, for gpu_explain; return the code. */
 int gpu_failed(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));

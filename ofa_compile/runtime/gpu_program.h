@@ -8,7 +8,7 @@
 typedef struct gpu_program gpu_program;
 
 /* Open a device, upload weights, prepare kernels and record one run. On failure nothing stays
- * open. */
+ * open, but for a device that hangs. */
 int gpu_program_open(gpu_program **program);
 void gpu_program_close(gpu_program *program);
 

@@ -15,7 +15,7 @@ static struct {
     pthread_mutex_t lock;
     gpu_program *program;
     pid_t owner; /* a forked child cannot use its parent's device */
-    bool is_registered;
+    bool is_registered, is_hung;
 } session = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 static void close_device(void) {
@@ -30,7 +30,20 @@ static void close_session(void) {
     pthread_mutex_unlock(&session.lock);
 }
 
+/* Look after what a failed run leaves behind. */
+static int settle(int code) {
+    /* The next call starts with a fresh device: this one answers nothing any more. */
+    if (gpu_is_lost(code)) close_device();
+    /* There is no way back from this, in this process: the program is left as it is. */
+    if (code == GPU_HUNG) {
+        session.program = NULL;
+        session.is_hung = true;
+    }
+    return code;
+}
+
 static int prepare(void) {
+    if (session.is_hung && session.owner == getpid()) return GPU_HUNG;
     if (session.program != NULL && session.owner == getpid()) return OFA_OK;
     session.program = NULL;
     session.owner = getpid();
@@ -52,9 +65,7 @@ static int run_locked(const float *input, float *output, int warmup, int repeats
         if (code == OFA_OK && milliseconds != NULL && i >= 0) milliseconds[i] = ofa_now_ms() - start;
         if (step_milliseconds != NULL && i >= 0) step_milliseconds += OFA_NETWORK.num_steps;
     }
-    /* The next call starts with a fresh device: this one answers nothing any more. */
-    if (code == GPU_DEVICE_LOST) close_device();
-    return code;
+    return settle(code);
 }
 
 /* As run_locked, but the device's own time of each repeat. */
@@ -64,8 +75,7 @@ static int time_locked(const float *input, float *output, int warmup, int repeat
     int code = run_locked(input, output, 0, 1, NULL, NULL);
     for (int i = -warmup; code == OFA_OK && i < repeats; ++i)
         code = gpu_program_time(session.program, i < 0 ? &ignored : &milliseconds[i]);
-    if (code == GPU_DEVICE_LOST) close_device();
-    return code;
+    return settle(code);
 }
 
 int ofa_session_run(const float *input, float *output) {

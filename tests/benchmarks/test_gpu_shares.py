@@ -11,18 +11,19 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
-import bench_gpu
 from gpu_prebuilt import quick_subnets
-from gpu_runtimes import is_timed_by_host
+from gpu_report import summary, summary_table
+from gpu_run import expected_seconds
+from gpu_runtimes import is_timed_by_host, precision_of
 from gpu_shares import (
-    limits,
-    limits_for,
+    join_limits,
     moved_bytes,
     percent,
-    precision_of,
     shares,
+    step_shares,
     work_per_second,
 )
+from gpu_torch import torch_limits
 
 from ofa_compile.space import search_space
 
@@ -56,9 +57,22 @@ def test_an_unknown_limit_gives_no_share() -> None:
     assert shares(work, "fp16", LIMITS)["share_of_flops"] is None
     nothing = {"share_of_flops": None, "share_of_bandwidth": None}
     assert shares(work, "fp32", {}) == nothing
-    assert shares(work, "fp32", limits_for("vulkan", LIMITS)) == nothing
-    assert limits_for("cuda", LIMITS) == LIMITS
     assert (percent(None), percent(0.616)) == ("-", "62 %")
+
+
+def test_the_larger_of_two_limits_counts() -> None:
+    other = {"gflop_per_s": {"fp32": 900.0, "fp16": 2000.0}, "gb_per_s": 120.0}
+    joined = {"gflop_per_s": {"fp32": 1000.0, "tf32": 4000.0, "fp16": 2000.0}, "gb_per_s": 120.0}
+    assert join_limits([LIMITS, other]) == join_limits([other, LIMITS]) == joined
+    assert join_limits([{"error": "no device"}]) == {"gflop_per_s": {}}
+
+
+def test_kernels_have_shares_of_their_own() -> None:
+    steps = [{"kind": "pointwise", "macs": 50_000_000}, {"kind": "add", "macs": 0}]
+    first, second = step_shares(steps, [0.2, 0.1], "fp32", LIMITS)
+    assert first == {"kind": "pointwise", "ms": 0.2, "share_of_flops": pytest.approx(0.5)}
+    assert second["share_of_flops"] == 0
+    assert step_shares(steps, [0.2, 0.1], "fp16", LIMITS)[0]["share_of_flops"] is None
 
 
 def test_a_runtime_is_held_against_its_own_arithmetic() -> None:
@@ -85,9 +99,7 @@ def result(kinds: dict[str, float], known_limits: dict[str, Any], **changes: Any
     """Return what a run writes about a network, from times in milliseconds."""
     known = facts(**changes)
     runtimes = {
-        kind: bench_gpu.summary(
-            {"device_ms": [ms], "end_to_end_ms": [2 * ms]}, known, kind, known_limits
-        )
+        kind: summary({"device_ms": [ms], "end_to_end_ms": [2 * ms]}, known, kind, known_limits)
         for kind, ms in kinds.items()
     }
     return {**known, "runtimes": runtimes}
@@ -104,22 +116,34 @@ def test_a_summary_holds_the_shares() -> None:
 
 def test_the_table_shows_shares_and_who_is_timed_by_the_host() -> None:
     kinds = {"ours": 0.2, "onnxruntime": 0.3}
-    known = bench_gpu.summary_table([result(kinds, LIMITS)]).splitlines()[-1]
+    known = summary_table([result(kinds, LIMITS)]).splitlines()[-1]
     assert " 50 % " in known
     assert "onnxruntime (by host) | 0.300 | 1.50 | 1.50 |" in known
-    unknown = bench_gpu.summary_table([result({"ours": 0.2}, LIMITS, kind="vulkan")])
+    unknown = summary_table([result({"ours": 0.2}, {})])
     assert "%" not in unknown
     assert unknown.endswith("| - | - | - | - |")
     assert not is_timed_by_host("torch-graph")
 
 
-def test_a_larger_batch_is_expected_to_take_longer() -> None:
-    assert bench_gpu.expected_seconds([], facts()) == 0
-    first = {"macs": 100, "load_s": 9.0, "timing_s": 1.0}
-    last = {"macs": 200, "load_s": 5.0, "timing_s": 2.0}
-    assert bench_gpu.expected_seconds([first, last], {"macs": 6400}) == 9 + 64
-    assert bench_gpu.expected_seconds([first, last], {"macs": 100}) == 9 + 2
-    assert bench_gpu.expected_seconds([{"macs": 1}], {"macs": 64}) == 0  # of an older run
+def test_the_table_compares_within_an_arithmetic() -> None:
+    kinds = {"ours": 0.2, "torch-graph": 0.3, "torch-graph-tf32": 0.1}
+    assert " torch-graph | 0.300 | 1.50 |" in summary_table([result(kinds, LIMITS)])
+    rounded = summary_table([result(kinds, LIMITS, precision="tf32")])
+    assert " torch-graph-tf32 | 0.100 | 0.50 |" in rounded
+
+
+def test_the_table_shows_others_where_ours_failed() -> None:
+    failed = result({"torch-graph": 0.3}, LIMITS)
+    failed["runtimes"]["ours"] = {"error": "the worker ended with SIGSEGV"}
+    row = summary_table([failed]).splitlines()[-1]
+    assert "| failed | - | - | - | - | torch-graph | 0.300 | - | - |" in row
+
+
+def test_the_next_network_is_expected_to_be_as_slow_as_any() -> None:
+    assert expected_seconds([]) == 0
+    assert expected_seconds([{"load_s": 9.0, "timing_s": 1.0}]) == 10
+    results = [{"load_s": 9.0, "timing_s": 1.0}, {"load_s": 5.0, "timing_s": 2.0}]
+    assert expected_seconds(results) == 11
 
 
 class FakeArray:
@@ -148,9 +172,8 @@ def fake_torch(capability: tuple[int, int]) -> Any:
         record=lambda: None, synchronize=lambda: None, elapsed_time=lambda _: torch.milliseconds
     )
     torch.cuda = SimpleNamespace(
-        is_available=lambda: True,
-        get_device_name=lambda: "fake",
         get_device_capability=lambda: capability,
+        empty_cache=lambda: None,
         Event=lambda *, enable_timing: event if enable_timing else None,
     )
     settings = SimpleNamespace(allow_tf32=True)
@@ -173,7 +196,7 @@ def test_peaks_are_those_of_each_arithmetic(
     torch = fake_torch(capability)
     monkeypatch.setitem(sys.modules, "torch", torch)
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", override)
-    found = limits()
+    found = torch_limits()
     operations = 2 * 8192**3
     expected = {"fp32": operations / 8e6, "tf32": operations / 2e6, "fp16": operations / 1e6}
     assert found["gflop_per_s"] == pytest.approx({name: expected[name] for name in known})

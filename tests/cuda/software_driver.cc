@@ -1,382 +1,271 @@
 // Stands for libcuda.so.1: runs what software_nvcc.py compiled, on the CPU.
 //
-// It is asynchronous in the least convenient way: nothing runs before someone waits for it.
-// The environment makes it fail and makes it write down what was called:
-//   OFA_SOFTWARE_FAIL=cuMemAlloc_v2:2    every such call returns 2; name@3:2 the third alone
-//   OFA_SOFTWARE_LOG=FILE                names of calls, one a line
+// It is as inconvenient as a driver may be: nothing runs before someone waits for it, and what NVIDIA's
+// documentation forbids is refused: calls without a context, of things that are gone, while a capture
+// goes on, in a forked child. The environment changes what it is:
 //   OFA_SOFTWARE_DEVICES=A,B             names of devices; empty for none
 //   OFA_SOFTWARE_VERSION=12040           version of CUDA that it knows
+//   OFA_SOFTWARE_MEMORY=1000000          bytes of the device
 #include <dlfcn.h>
 #include <elf.h>
 #include <sys/mman.h>
-#include <ucontext.h>
-#include <unistd.h>
 
 #include <cstdio>
-#include <cstdlib>
-#include <cstring>
-#include <functional>
-#include <map>
-#include <string>
-#include <vector>
+
+#include "software_state.h"
 
 extern "C" {
-#include "cuda_api.h"
+#include "cuda_errors.h"
 }
-#include "software_grid.h"
-
-using Work = std::vector<std::function<CUresult()>>;
-
-struct CUstream_st {
-    Work pending;
-    bool is_capturing = false;
-    Work captured;
-};
-struct CUgraph_st {
-    Work work;
-};
-struct CUgraphExec_st {
-    Work work;
-};
-struct CUmod_st {
-    void *library;
-    int file;  // stays open: dlopen takes equal paths for the same library
-};
-struct CUfunc_st {
-    const SoftwareKernel *kernel;
-};
-struct CUevent_st {
-    int position = 0;
-};
-struct CUctx_st {};
-
-namespace {
-
-std::map<char *, size_t> device_memory, host_memory;
-int events_recorded = 0, depth = 0;
-CUctx_st primary;
-CUstream_st default_stream;
-
-std::string setting(const char *name, const char *otherwise) {
-    const char *value = std::getenv(name);
-    return value != nullptr ? value : otherwise;
-}
-
-std::vector<std::string> devices() {
-    std::vector<std::string> names;
-    std::string text = setting("OFA_SOFTWARE_DEVICES", "Software CUDA"), name;
-    for (char c : text + ",") {
-        if (c != ',') {
-            name += c;
-        } else if (!name.empty()) {
-            names.push_back(name);
-            name.clear();
-        }
-    }
-    return names;
-}
-
-// Write a call down; the result that the environment wants of it, or success.
-CUresult note(const char *name) {
-    static std::map<std::string, int> counts;
-    std::string log = setting("OFA_SOFTWARE_LOG", "");
-    if (!log.empty()) {
-        std::FILE *file = std::fopen(log.c_str(), "a");
-        std::fprintf(file, "%s\n", name);
-        std::fclose(file);
-    }
-    std::string fail = setting("OFA_SOFTWARE_FAIL", "");
-    size_t colon = fail.find(':'), at = fail.find('@');
-    if (colon == std::string::npos || fail.substr(0, std::min(colon, at)) != name) return 0;
-    int number = ++counts[name];
-    if (at != std::string::npos && std::atoi(fail.c_str() + at + 1) != number) return 0;
-    return std::atoi(fail.c_str() + colon + 1);
-}
-
-bool lies_in(const std::map<char *, size_t> &memory, const void *start, size_t bytes) {
-    const char *first = static_cast<const char *>(start);
-    for (const auto &[begin, size] : memory)
-        if (first >= begin && first + bytes <= begin + size) return true;
-    return false;
-}
-
-CUresult enqueue(CUstream stream, std::function<CUresult()> work) {
-    (stream->is_capturing ? stream->captured : stream->pending).push_back(std::move(work));
-    return CUDA_SUCCESS;
-}
-
-CUresult copy(void *to, const void *from, size_t bytes) {
-    std::memcpy(to, from, bytes);
-    return CUDA_SUCCESS;
-}
-
-// Threads of a workgroup that wait for each other are fibers.
-struct Fiber {
-    ucontext_t context;
-    std::vector<char> stack = std::vector<char>(256 << 10);
-    bool is_done;
-};
-
-std::vector<Fiber> fibers;
-ucontext_t scheduler;
-Fiber *running;
-const SoftwareKernel *current;
-void **parameters;
-
-void wait() { swapcontext(&running->context, &scheduler); }
-
-void run_fiber() {
-    current->call(parameters);
-    running->is_done = true;
-}
-
-void start(Fiber &fiber) {
-    fiber.is_done = false;
-    getcontext(&fiber.context);
-    fiber.context.uc_stack.ss_sp = fiber.stack.data();
-    fiber.context.uc_stack.ss_size = fiber.stack.size();
-    fiber.context.uc_link = &scheduler;
-    makecontext(&fiber.context, run_fiber, 0);
-}
-
-// Every round runs each thread up to its next barrier.
-void run_together(const Coordinates &size, unsigned count) {
-    if (fibers.size() < count) fibers.resize(count);
-    for (unsigned i = 0; i < count; ++i) start(fibers[i]);
-    for (unsigned done = 0; done < count;) {
-        done = 0;
-        for (unsigned i = 0; i < count; ++i) {
-            running = &fibers[i];
-            if (!running->is_done) {
-                current->place->thread = {i % size.x, i / size.x % size.y, i / (size.x * size.y)};
-                swapcontext(&scheduler, &running->context);
-            }
-            done += running->is_done;
-        }
-    }
-}
-
-void run_apart(const Coordinates &size) {
-    Coordinates &thread = current->place->thread;
-    for (thread.z = 0; thread.z < size.z; ++thread.z)
-        for (thread.y = 0; thread.y < size.y; ++thread.y)
-            for (thread.x = 0; thread.x < size.x; ++thread.x) current->call(parameters);
-}
-
-CUresult run_grid(const SoftwareKernel *kernel, Coordinates grid, Coordinates threads,
-                  std::vector<CUdeviceptr> arguments) {
-    std::vector<void *> pointers;
-    for (CUdeviceptr &argument : arguments) pointers.push_back(&argument);
-    current = kernel;
-    parameters = pointers.data();
-    Place &place = *kernel->place;
-    place.threads = threads;
-    place.wait = wait;
-    for (place.block.z = 0; place.block.z < grid.z; ++place.block.z)
-        for (place.block.y = 0; place.block.y < grid.y; ++place.block.y)
-            for (place.block.x = 0; place.block.x < grid.x; ++place.block.x)
-                if (kernel->waits)
-                    run_together(threads, threads.x * threads.y * threads.z);
-                else
-                    run_apart(threads);
-    return CUDA_SUCCESS;
-}
-
-void *pointer(CUdeviceptr value) { return reinterpret_cast<void *>(value); }
-
-}  // namespace
-
-#define NOTE()                                                                                   \
-    if (CUresult wanted = note(__func__)) return wanted
 
 extern "C" {
 
 CUresult cuInit(unsigned) {
-    NOTE();
-    return CUDA_SUCCESS;
+    std::lock_guard<std::recursive_mutex> hold(driver.lock);
+    if (driver.process == 0) driver.process = getpid();
+    NEED(check_start());
+    return devices().empty() ? NO_DEVICE : CUDA_SUCCESS;
 }
 
 CUresult cuDriverGetVersion(int *version) {
-    NOTE();
-    *version = std::atoi(setting("OFA_SOFTWARE_VERSION", "13000").c_str());
+    *version = std::stoi(setting("OFA_SOFTWARE_VERSION", "13000"));
     return CUDA_SUCCESS;
 }
 
-CUresult cuGetErrorName(CUresult, const char **name) {
-    *name = "CUDA_ERROR_OF_THE_TEST";
-    return CUDA_SUCCESS;
+CUresult cuGetErrorName(CUresult result, const char **name) {
+#define NAME(number, text, code)                                                                 \
+    case number: *name = "CUDA_ERROR_" #text; return CUDA_SUCCESS;
+    switch (result) {
+        OFA_CUDA_RESULTS(NAME)
+    case INVALID_VALUE: *name = "CUDA_ERROR_INVALID_VALUE"; return CUDA_SUCCESS;
+    default: return INVALID_VALUE;
+    }
 }
 
 CUresult cuDeviceGetCount(int *count) {
-    NOTE();
+    NEED(check_start());
     *count = int(devices().size());
     return CUDA_SUCCESS;
 }
 
 CUresult cuDeviceGet(CUdevice *device, int number) {
-    NOTE();
+    NEED(check_start());
     *device = number;
     return CUDA_SUCCESS;
 }
 
 CUresult cuDeviceGetName(char *name, int bytes, CUdevice device) {
-    NOTE();
+    NEED(check_start());
     std::snprintf(name, size_t(bytes), "%s", devices()[size_t(device)].c_str());
     return CUDA_SUCCESS;
 }
 
 CUresult cuDeviceGetPCIBusId(char *text, int bytes, CUdevice device) {
-    NOTE();
+    NEED(check_start());
     std::snprintf(text, size_t(bytes), "0000:%02x:00.0", unsigned(device));
     return CUDA_SUCCESS;
 }
 
 CUresult cuDeviceGetAttribute(int *value, int attribute, CUdevice) {
-    NOTE();
+    NEED(check_start());
     *value = attribute == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR ? 9 : 0;
     return CUDA_SUCCESS;
 }
 
 CUresult cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice) {
-    NOTE();
-    *context = &primary;
+    std::lock_guard<std::recursive_mutex> hold(driver.lock);
+    NEED(check_start());
+    ++driver.primary.users;
+    *context = &driver.primary;
     return CUDA_SUCCESS;
 }
 
 CUresult cuDevicePrimaryCtxRelease_v2(CUdevice) {
-    NOTE();
+    std::lock_guard<std::recursive_mutex> hold(driver.lock);
+    NEED(check_start());
+    if (driver.primary.users == 0) return INVALID_CONTEXT;
+    if (--driver.primary.users == 0) {
+        device_finish();
+        destroy_context();
+    }
     return CUDA_SUCCESS;
 }
 
-CUresult cuCtxPushCurrent_v2(CUcontext) {
-    NOTE();
-    ++depth;
+CUresult cuCtxPushCurrent_v2(CUcontext context) {
+    std::lock_guard<std::recursive_mutex> hold(driver.lock);
+    NEED(check_start());
+    if (context != &driver.primary || driver.primary.users == 0) return INVALID_CONTEXT;
+    contexts.push_back(context);
     return CUDA_SUCCESS;
 }
 
 CUresult cuCtxPopCurrent_v2(CUcontext *context) {
-    NOTE();
-    *context = &primary;
-    return --depth < 0 ? 201 : CUDA_SUCCESS;
+    if (contexts.empty()) return INVALID_CONTEXT;
+    *context = contexts.back();
+    contexts.pop_back();
+    return CUDA_SUCCESS;
 }
 
-CUresult cuStreamCreate(CUstream *stream, unsigned) {
-    NOTE();
-    *stream = new CUstream_st;
+CUresult cuCtxGetCurrent(CUcontext *context) {
+    *context = contexts.empty() ? nullptr : contexts.back();
     return CUDA_SUCCESS;
+}
+
+CUresult cuStreamCreate(CUstream *stream, unsigned flags) {
+    BEGIN_APART();
+    // Another would wait for the default stream, which other users of the process have.
+    return flags != CU_STREAM_NON_BLOCKING ? INVALID_VALUE : give(stream, new CUstream_st);
 }
 
 CUresult cuStreamDestroy_v2(CUstream stream) {
-    NOTE();
-    delete stream;
-    return CUDA_SUCCESS;
+    BEGIN();
+    driver.captures.erase(stream);
+    return take_back(stream);
 }
 
-CUresult cuStreamSynchronize(CUstream stream) {
-    NOTE();
-    if (stream == nullptr) stream = &default_stream;
-    if (stream->is_capturing) return 900;
+CUresult cuStreamQuery(CUstream stream) {
+    BEGIN_APART();
+    NEED(check_alive(stream));
+    if (is_capturing(stream)) {
+        stream->is_spoiled = true;
+        return STREAM_CAPTURE_UNSUPPORTED;
+    }
     Work work;
     work.swap(stream->pending);
-    for (auto &item : work)
-        if (CUresult result = item()) return result;
+    if (!work.empty()) {
+        device_start(std::move(work));
+        return CUDA_ERROR_NOT_READY;
+    }
+    return device_result();
+}
+
+CUresult cuThreadExchangeStreamCaptureMode(int *mode) {
+    std::swap(*mode, capture_mode);
     return CUDA_SUCCESS;
 }
 
-CUresult cuStreamBeginCapture_v2(CUstream stream, int) {
-    NOTE();
-    stream->is_capturing = true;
+CUresult cuStreamBeginCapture_v2(CUstream stream, int mode) {
+    BEGIN();
+    if (stream == nullptr) return STREAM_CAPTURE_UNSUPPORTED;
+    NEED(check_alive(stream));
+    if (is_capturing(stream)) return ILLEGAL_STATE;
+    if (mode == CU_STREAM_CAPTURE_MODE_RELAXED) return INVALID_VALUE;  // which would check nothing
+    stream->capturing = std::this_thread::get_id();
+    stream->is_global = mode == CU_STREAM_CAPTURE_MODE_GLOBAL;
+    stream->is_spoiled = false;
+    driver.captures.insert(stream);
     return CUDA_SUCCESS;
 }
 
 CUresult cuStreamEndCapture(CUstream stream, CUgraph *graph) {
-    NOTE();
-    stream->is_capturing = false;
-    *graph = new CUgraph_st;
-    (*graph)->work.swap(stream->captured);
-    return CUDA_SUCCESS;
+    BEGIN();
+    NEED(check_alive(stream));
+    if (!is_capturing(stream)) return ILLEGAL_STATE;
+    if (stream->capturing != std::this_thread::get_id()) return STREAM_CAPTURE_WRONG_THREAD;
+    stream->capturing = std::thread::id();
+    driver.captures.erase(stream);
+    Work work;
+    work.swap(stream->captured);
+    *graph = nullptr;
+    return stream->is_spoiled ? STREAM_CAPTURE_INVALIDATED : give(graph, new CUgraph_st{work});
 }
 
 CUresult cuGraphInstantiateWithFlags(CUgraphExec *run, CUgraph graph, unsigned long long) {
-    NOTE();
-    *run = new CUgraphExec_st{graph->work};
-    return CUDA_SUCCESS;
+    BEGIN_APART();
+    NEED(check_alive(graph));
+    return give(run, new CUgraphExec_st{graph->work});
 }
 
 CUresult cuGraphLaunch(CUgraphExec run, CUstream stream) {
-    NOTE();
-    for (auto &item : run->work) enqueue(stream, item);
+    BEGIN();
+    NEED(check_alive(run));
+    NEED(check_alive(stream));
+    for (auto &step : run->work) enqueue(stream, step);
     return CUDA_SUCCESS;
 }
 
 CUresult cuGraphExecDestroy(CUgraphExec run) {
-    NOTE();
-    delete run;
-    return CUDA_SUCCESS;
+    BEGIN();
+    return take_back(run);
 }
 
 CUresult cuGraphDestroy(CUgraph graph) {
-    NOTE();
-    delete graph;
+    BEGIN();
+    return take_back(graph);
+}
+
+CUresult cuMemGetInfo_v2(size_t *free, size_t *total) {
+    BEGIN_APART();
+    *total = total_bytes();
+    *free = *total - driver.bytes_in_use;
     return CUDA_SUCCESS;
 }
 
 CUresult cuMemAlloc_v2(CUdeviceptr *memory, size_t bytes) {
-    NOTE();
-    void *data = nullptr;
-    if (posix_memalign(&data, 256, bytes) != 0) return CUDA_ERROR_OUT_OF_MEMORY;
-    std::memset(data, 0xff, bytes);  // as NaN: what is read before it is written shows
-    device_memory[static_cast<char *>(data)] = bytes;
+    BEGIN_APART();
+    if (bytes == 0) return INVALID_VALUE;
+    if (driver.bytes_in_use + bytes > total_bytes()) return OUT_OF_MEMORY;
+    void *data = device_allocate(bytes);
+    if (data == nullptr) return OUT_OF_MEMORY;
+    driver.device_memory[static_cast<char *>(data)] = bytes;
+    driver.bytes_in_use += bytes;
     *memory = reinterpret_cast<CUdeviceptr>(data);
     return CUDA_SUCCESS;
 }
 
 CUresult cuMemFree_v2(CUdeviceptr memory) {
-    NOTE();
-    if (device_memory.erase(static_cast<char *>(pointer(memory))) == 0) return 1;
-    std::free(pointer(memory));
+    BEGIN_APART();
+    auto found = driver.device_memory.find(static_cast<char *>(pointer(memory)));
+    if (found == driver.device_memory.end()) return INVALID_VALUE;
+    device_finish();
+    device_free(found->first, found->second);
+    driver.bytes_in_use -= found->second;
+    driver.device_memory.erase(found);
     return CUDA_SUCCESS;
 }
 
 CUresult cuMemHostAlloc(void **memory, size_t bytes, unsigned) {
-    NOTE();
-    *memory = std::calloc(1, bytes);
-    host_memory[static_cast<char *>(*memory)] = bytes;
+    BEGIN_APART();
+    if (bytes == 0) return INVALID_VALUE;
+    *memory = std::malloc(bytes);
+    std::memset(*memory, 0xff, bytes);
+    driver.host_memory[static_cast<char *>(*memory)] = bytes;
     return CUDA_SUCCESS;
 }
 
 CUresult cuMemFreeHost(void *memory) {
-    NOTE();
-    host_memory.erase(static_cast<char *>(memory));
+    BEGIN_APART();
+    if (driver.host_memory.erase(static_cast<char *>(memory)) == 0) return INVALID_VALUE;
     std::free(memory);
     return CUDA_SUCCESS;
 }
 
-// Memory that is not pinned may be changed at once, but has not arrived yet.
-CUresult cuMemcpyHtoD_v2(CUdeviceptr to, const void *from, size_t bytes) {
-    NOTE();
-    if (!lies_in(device_memory, pointer(to), bytes)) return 1;
+// Memory that is not pinned is copied at once to some that is, which a graph cannot do.
+CUresult cuMemcpyHtoDAsync_v2(CUdeviceptr to, const void *from, size_t bytes, CUstream stream) {
+    BEGIN();
+    NEED(check_alive(stream));
+    if (!lies_in(driver.device_memory, pointer(to), bytes)) return INVALID_VALUE;
+    if (lies_in(driver.host_memory, from, bytes))
+        return enqueue(stream, [=] { return copy(pointer(to), from, bytes); });
+    if (is_capturing(stream)) return INVALID_VALUE;
     const char *first = static_cast<const char *>(from);
     std::vector<char> staged(first, first + bytes);
-    return enqueue(&default_stream, [=] { return copy(pointer(to), staged.data(), bytes); });
-}
-
-CUresult cuMemcpyHtoDAsync_v2(CUdeviceptr to, const void *from, size_t bytes, CUstream stream) {
-    NOTE();
-    // From memory that is not pinned the copy would not be asynchronous.
-    if (!lies_in(device_memory, pointer(to), bytes) || !lies_in(host_memory, from, bytes)) return 1;
-    return enqueue(stream, [=] { return copy(pointer(to), from, bytes); });
+    return enqueue(stream, [=] { return copy(pointer(to), staged.data(), bytes); });
 }
 
 CUresult cuMemcpyDtoHAsync_v2(void *to, CUdeviceptr from, size_t bytes, CUstream stream) {
-    NOTE();
-    if (!lies_in(device_memory, pointer(from), bytes) || !lies_in(host_memory, to, bytes)) return 1;
+    BEGIN();
+    NEED(check_alive(stream));
+    if (!lies_in(driver.device_memory, pointer(from), bytes) ||
+        !lies_in(driver.host_memory, to, bytes))
+        return INVALID_VALUE;
     return enqueue(stream, [=] { return copy(to, pointer(from), bytes); });
 }
 
 CUresult cuMemsetD8Async(CUdeviceptr to, unsigned char value, size_t bytes, CUstream stream) {
-    NOTE();
-    if (!lies_in(device_memory, pointer(to), bytes)) return 1;
+    BEGIN();
+    NEED(check_alive(stream));
+    if (!lies_in(driver.device_memory, pointer(to), bytes)) return INVALID_VALUE;
     return enqueue(stream, [=] {
         std::memset(pointer(to), value, bytes);
         return CUresult(CUDA_SUCCESS);
@@ -385,76 +274,100 @@ CUresult cuMemsetD8Async(CUdeviceptr to, unsigned char value, size_t bytes, CUst
 
 // The image is a shared library; its section table, which lies last, tells its size.
 CUresult cuModuleLoadData(CUmodule *module, const void *image) {
-    NOTE();
+    BEGIN_APART();
     const auto *head = static_cast<const Elf64_Ehdr *>(image);
-    if (std::memcmp(head->e_ident, ELFMAG, SELFMAG) != 0) return CUDA_ERROR_NO_BINARY_FOR_GPU;
+    if (std::memcmp(head->e_ident, ELFMAG, SELFMAG) != 0) return NO_BINARY_FOR_GPU;
     size_t bytes = head->e_shoff + size_t(head->e_shnum) * head->e_shentsize;
     int file = memfd_create("kernel", 0);
-    if (write(file, image, bytes) != ssize_t(bytes)) return CUDA_ERROR_OUT_OF_MEMORY;
+    if (write(file, image, bytes) != ssize_t(bytes)) return OUT_OF_MEMORY;
     std::string path = "/proc/self/fd/" + std::to_string(file);
     void *library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
-    if (library == nullptr) return CUDA_ERROR_INVALID_IMAGE;
-    *module = new CUmod_st{library, file};
-    return CUDA_SUCCESS;
+    if (library == nullptr) return INVALID_IMAGE;
+    return give(module, new CUmod_st{library, file});
 }
 
 CUresult cuModuleUnload(CUmodule module) {
-    NOTE();
+    BEGIN_APART();
+    NEED(check_alive(module));
+    device_finish();
     dlclose(module->library);
     close(module->file);
-    delete module;
-    return CUDA_SUCCESS;
+    return take_back(module);
 }
 
 CUresult cuModuleGetFunction(CUfunction *function, CUmodule module, const char *name) {
-    NOTE();
+    BEGIN_APART();
+    NEED(check_alive(module));
     const void *found = dlsym(module->library, "ofa_software_kernel");
     const auto *kernel = static_cast<const SoftwareKernel *>(found);
-    if (kernel == nullptr || std::strcmp(kernel->name, name) != 0) return 500;
-    *function = new CUfunc_st{kernel};
-    return CUDA_SUCCESS;
+    if (kernel == nullptr || std::strcmp(kernel->name, name) != 0) return NOT_FOUND;
+    return give(function, new CUfunc_st{kernel});
 }
 
 CUresult cuLaunchKernel(CUfunction function, unsigned gx, unsigned gy, unsigned gz, unsigned bx,
                         unsigned by, unsigned bz, unsigned, CUstream stream, void **values,
                         void **) {
-    NOTE();
-    if (gx == 0 || gy - 1 >= 65535 || gz - 1 >= 65535 || bx * by * bz > 1024) return 1;
+    BEGIN();
+    NEED(check_alive(function));
+    NEED(check_alive(stream));
+    const SoftwareKernel *kernel = function->kernel;
+    if (!fits(gx, gy, gz, 0x7fffffff, 65535, 65535) || !fits(bx, by, bz, 1024, 1024, 64))
+        return INVALID_VALUE;
+    if (bx * by * bz > 1024) return INVALID_VALUE;
+    if (bx * by * bz > kernel->most_threads) return LAUNCH_OUT_OF_RESOURCES;
+    // A driver loads code when it is first used, which a capture does not allow.
+    if (!function->is_loaded && is_capturing(stream)) return STREAM_CAPTURE_UNSUPPORTED;
+    function->is_loaded = true;
     // Arguments are taken now, as a driver does.
     std::vector<CUdeviceptr> taken;
-    for (unsigned i = 0; i < function->kernel->arguments; ++i)
+    bool is_aligned = true;
+    for (unsigned i = 0; i < kernel->arguments; ++i) {
         taken.push_back(*static_cast<CUdeviceptr *>(values[i]));
+        is_aligned &= taken.back() % kernel->alignments[i] == 0;
+    }
     Coordinates grid{gx, gy, gz}, threads{bx, by, bz};
-    return enqueue(stream, [=] { return run_grid(function->kernel, grid, threads, taken); });
+    return enqueue(stream, [=] {
+        return is_aligned ? run_grid(kernel, grid, threads, taken) : MISALIGNED_ADDRESS;
+    });
 }
 
 CUresult cuEventCreate(CUevent *event, unsigned) {
-    NOTE();
-    *event = new CUevent_st;
-    return CUDA_SUCCESS;
+    BEGIN();
+    return give(event, new CUevent_st);
 }
 
 CUresult cuEventDestroy_v2(CUevent event) {
-    NOTE();
-    delete event;
-    return CUDA_SUCCESS;
+    BEGIN();
+    return take_back(event);
 }
 
 // What is captured without the flag tells a graph what to wait for, and is no part of it.
 CUresult cuEventRecordWithFlags(CUevent event, CUstream stream, unsigned flags) {
-    NOTE();
-    if (stream->is_capturing && flags != CU_EVENT_RECORD_EXTERNAL) return CUDA_SUCCESS;
-    return enqueue(stream, [=] {
-        event->position = ++events_recorded;
+    BEGIN();
+    NEED(check_alive(event));
+    NEED(check_alive(stream));
+    const bool is_external = flags == CU_EVENT_RECORD_EXTERNAL;
+    if (is_external && !is_capturing(stream)) return INVALID_VALUE;
+    if (is_capturing(stream) && !is_external) return CUDA_SUCCESS;
+    auto record = [=] {
+        event->position = ++driver.events_recorded;
+        event->is_recorded = true;
+        event->is_pending = false;
         return CUresult(CUDA_SUCCESS);
-    });
+    };
+    return enqueue(stream, Step{record, event});
 }
 
 // One millisecond passes between two events.
 CUresult cuEventElapsedTime(float *milliseconds, CUevent start, CUevent end) {
-    NOTE();
+    BEGIN();
+    for (CUevent event : {start, end}) {
+        NEED(check_alive(event));
+        if (event->is_pending) return CUDA_ERROR_NOT_READY;
+        if (!event->is_recorded) return INVALID_HANDLE;
+    }
     *milliseconds = float(end->position - start->position);
-    return start->position != 0 ? CUDA_SUCCESS : 600;
+    return CUDA_SUCCESS;
 }
 
 }  // extern "C"

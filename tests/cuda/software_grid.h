@@ -2,6 +2,8 @@
 #ifndef OFA_SOFTWARE_GRID_H
 #define OFA_SOFTWARE_GRID_H
 
+#include <stddef.h>
+
 struct Coordinates {
     unsigned x, y, z;
 };
@@ -16,6 +18,8 @@ struct Place {
 struct SoftwareKernel {
     const char *name;
     unsigned arguments;
+    const size_t *alignments; /* of what the arguments point to */
+    unsigned most_threads;    /* that a workgroup may have */
     bool waits;
     Place *place;
     void (*call)(void **values); /* pointers to the arguments */

@@ -7,6 +7,17 @@ constexpr unsigned count(void (*)(Parameters...)) {
     return sizeof...(Parameters);
 }
 
+/* A GPU loads a vector in one instruction, from an address that is a multiple of its size. */
+template <class... Elements>
+struct Alignments {
+    static constexpr size_t values[] = {alignof(Elements)...};
+};
+
+template <class... Elements>
+constexpr const size_t *alignments(void (*)(Elements *...)) {
+    return Alignments<Elements...>::values;
+}
+
 template <class... Parameters, int... I>
 static void call_at(void (*kernel)(Parameters...), void **values, Places<I...>) {
     kernel(*static_cast<Parameters *>(values[I])...);
@@ -22,5 +33,7 @@ static void call(void **values) { call_with(OFA_KERNEL, values); }
 #define OFA_TEXT_OF(name) #name
 #define OFA_TEXT(name) OFA_TEXT_OF(name)
 
-extern "C" const SoftwareKernel ofa_software_kernel = {OFA_TEXT(OFA_KERNEL), count(OFA_KERNEL),
-                                                       OFA_WAITS, &place, call};
+extern "C" const SoftwareKernel ofa_software_kernel = {
+    OFA_TEXT(OFA_KERNEL), count(OFA_KERNEL), alignments(OFA_KERNEL),
+    OFA_MOST_THREADS,     OFA_WAITS,         &place,
+    call};

@@ -13,8 +13,9 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-# In one piece, as a GPU would: no vectors across threads. Shared memory is static.
-FLAGS = ("-std=c++17", "-O2", "-w", "-fPIC", "-fno-threadsafe-statics")
+# In one piece, as a GPU would: no vectors across threads. Shared memory is static. Symbols that are
+# unique in a process would keep a library in it for good.
+FLAGS = ("-std=c++17", "-O2", "-w", "-fPIC", "-fno-threadsafe-statics", "-fno-gnu-unique")
 MODERN = "Cuda compilation tools, release 13.0, V13.0.0 (for the CPU)"
 
 
@@ -26,11 +27,12 @@ def main(precompiled: str, arguments: list[str]) -> int:
     output = arguments[arguments.index("-o") + 1]
     includes = [a for a in arguments if a.startswith("-I")]
     text = source.read_text(encoding="utf-8")
-    found = re.search(r"^(\w+)\(", text, re.MULTILINE)
+    found = re.search(r"__launch_bounds__\((\d+)\)\s*(\w+)\(", text)
     assert found is not None, "no kernel"
     # Threads of a warp wait for each other in a product of matrices.
     waits = "barrier()" in text or "ofa_product" in text
-    flags = [f"-DOFA_KERNEL={found[1]}", f"-DOFA_WAITS={int(waits)}"]
+    flags = [f"-DOFA_KERNEL={found[2]}", f"-DOFA_MOST_THREADS={found[1]}"]
+    flags.append(f"-DOFA_WAITS={int(waits)}")
     wrapped = source.with_suffix(".cc")
     wrapped.write_text(f'{text}\n#include "software_kernel.h"\n', encoding="utf-8")
     # Beyond that, nothing: to link the libraries of C++ takes as long as to compile the kernel.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,17 +15,26 @@ from ofa_compile.hardware import cuda_devices
 from ofa_compile.hardware.cuda_devices import check_cuda, list_cuda_devices
 from ofa_compile.hardware.gpu_device import GpuDevice
 
-NO_DEVICE, MISMATCH = 100, 803  # as when the driver was updated and the kernel's part was not
+# As when the driver was updated and the kernel's part was not; and after a suspend.
+NO_DEVICE, MISMATCH, UNKNOWN = 100, 803, 999
 
 
 class Driver:
-    """A driver whose first call gives a number."""
+    """A driver whose first call gives a number, and that knows a version of CUDA."""
 
-    def __init__(self, result: int) -> None:
-        self._result = result
+    def __init__(self, result: int, version: int = 12040) -> None:
+        self._result, self._version = result, version
 
     def cuInit(self, _: int) -> int:
         return self._result
+
+    def cuDriverGetVersion(self, version: Any) -> int:
+        version._obj.value = self._version
+        return 0
+
+    def cuDeviceGetCount(self, count: Any) -> int:
+        count._obj.value = 0
+        return 0
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +48,9 @@ def _forget() -> Iterator[None]:
     ("result", "words", "hint"),
     [
         (NO_DEVICE, "the CUDA driver finds no device", "CUDA_VISIBLE_DEVICES"),
-        (MISMATCH, r"CUDA cannot start here \(error 803", "does nvidia-smi work"),
+        (MISMATCH, r"do not match.*803, CUDA_ERROR_SYSTEM_DRIVER_MISMATCH", "does nvidia-smi work"),
+        (UNKNOWN, r"cannot start here.*999, CUDA_ERROR_UNKNOWN\)", "modprobe nvidia_uvm"),
+        (4711, r"cannot start here.*\(the driver says 4711\)", "otherwise reboot"),
     ],
 )
 def test_a_driver_that_is_no_use(
@@ -49,6 +61,14 @@ def test_a_driver_that_is_no_use(
         check_cuda()
     assert got.value.exit_code == 4
     assert hint in str(got.value.hint)
+
+
+def test_a_driver_that_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: Driver(0, 11030))
+    with pytest.raises(DeviceUnavailableError, match=r"it knows CUDA 11\.3, at least CUDA 11\.4"):
+        list_cuda_devices()
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: Driver(0, 11040))
+    assert list_cuda_devices() == ()
 
 
 def test_another_device_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,6 +91,6 @@ def test_commands_without_a_driver(
     arguments = [*([] if command == "compile" else [command]), "--target", "cuda"]
     assert run_app([*arguments, *where, str(tmp_path)]) == 4
     said = capsys.readouterr().err
-    assert "no CUDA driver on this machine: libnothing.so.1 cannot be loaded" in said
+    assert "no CUDA driver here: libcuda.so.1 cannot be loaded" in said
     assert "sudo apt-get install nvidia-driver" in said
     assert ("--no-verify" in said) == (command == "compile")

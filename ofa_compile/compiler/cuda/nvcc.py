@@ -127,5 +127,7 @@ def compile_cuda(source: str, name: str, architectures: Sequence[str]) -> bytes:
 def _code_flags(architectures: Sequence[str]) -> list[str]:
     numbers = [architecture.removeprefix("sm_") for architecture in architectures]
     flags = [f"-gencode=arch=compute_{number},code=sm_{number}" for number in numbers]
-    flags.append(f"-gencode=arch=compute_{numbers[-1]},code=compute_{numbers[-1]}")
+    # PTX of an architecture with a letter ("90a") serves no later one.
+    last = numbers[-1].rstrip("af")
+    flags.append(f"-gencode=arch=compute_{last},code=compute_{last}")
     return flags
