@@ -63,7 +63,7 @@ class Run:
         self.document: Document = {
             "archive": archive,
             "checks": [item for item in former.get("checks", []) if item["is_right"]],
-            "networks": [item for item in former.get("networks", []) if item["is_complete"]],
+            "networks": [item for item in former.get("networks", []) if _is_done(item)],
         }
 
     def keep(self, **entries: Any) -> None:
@@ -97,6 +97,16 @@ class Run:
 
 def _key(item: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(item[name] for name in _NETWORK_KEYS)
+
+
+def _is_done(result: Mapping[str, Any]) -> bool:
+    """Whether a network need not be run again: nothing was cut off, and ours was timed."""
+    return result["is_complete"] and _is_timed(result)
+
+
+def _is_timed(result: Mapping[str, Any]) -> bool:
+    """Whether ours was, unless the time ended."""
+    return not result["is_complete"] or "device_ms" in result["runtimes"][OURS]
 
 
 def describe_device(run: Run, ours: Peer) -> None:
@@ -280,10 +290,5 @@ def run_all(options: argparse.Namespace) -> Document:
 
 def is_right(document: Document) -> bool:
     """Whether ours was right wherever it was tried, and was tried at all."""
-    tried = [check["is_right"] for check in document["checks"]]
-    tried += [
-        "device_ms" in item["runtimes"][OURS]
-        for item in document["networks"]
-        if item["is_complete"]
-    ]
-    return bool(tried) and all(tried)
+    checks = [check["is_right"] for check in document["checks"]]
+    return bool(checks) and all(checks) and all(map(_is_timed, document["networks"]))

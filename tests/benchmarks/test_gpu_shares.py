@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 from gpu_prebuilt import quick_subnets
 from gpu_report import summary, summary_table
-from gpu_run import expected_seconds
+from gpu_run import expected_seconds, is_right
 from gpu_runtimes import is_timed_by_host, precision_of
 from gpu_shares import (
     join_limits,
@@ -144,6 +144,19 @@ def test_the_next_network_is_expected_to_be_as_slow_as_any() -> None:
     assert expected_seconds([{"load_s": 9.0, "timing_s": 1.0}]) == 10
     results = [{"load_s": 9.0, "timing_s": 1.0}, {"load_s": 5.0, "timing_s": 2.0}]
     assert expected_seconds(results) == 11
+
+
+def test_a_run_fails_where_ours_does() -> None:
+    timed, failed = ({"ours": {name: 1.0}} for name in ("device_ms", "error"))
+    right, wrong = ({"is_right": value} for value in (True, False))
+    good = {"runtimes": timed, "is_complete": True}
+    assert is_right({"checks": [right, right], "networks": [good]})
+    assert not is_right({"checks": [right, wrong], "networks": [good]})
+    assert not is_right({"checks": [], "networks": []})  # nothing is known of it
+    bad = {"runtimes": failed, "is_complete": True}
+    assert not is_right({"checks": [right], "networks": [good, bad]})
+    cut_off = {"runtimes": failed, "is_complete": False}
+    assert is_right({"checks": [right], "networks": [good, cut_off]})
 
 
 class FakeArray:
