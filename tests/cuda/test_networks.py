@@ -62,7 +62,7 @@ def test_a_run_is_one_graph_and_one_wait(network: Network, call: Call, tmp_path:
     turns = dict.fromkeys(("cuGraphLaunch", "cuCtxPushCurrent_v2", "cuCtxPopCurrent_v2"), 10)
     turns["cuThreadExchangeStreamCaptureMode"] = 20
     assert {name: often[name] - once[name] for name in often if often[name] != once[name]} == turns
-    # Memory once, weights up and the input up once; every kernel tried once, captured once.
+    # Memory once; the weights' and the input's way up; every kernel tried once, and captured once.
     assert once["cuMemAlloc_v2"] == once["cuMemFree_v2"] == 2
     assert once["cuMemcpyHtoDAsync_v2"] == 2
     assert once["cuLaunchKernel"] == 2 * len(network.steps)

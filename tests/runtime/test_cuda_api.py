@@ -27,6 +27,8 @@ def test_functions_and_numbers_are_the_official_ones(tmp_path: Path) -> None:
             kinds = kinds.replace("int,", "CUdevice_attribute,")
         if symbol == "cuStreamBeginCapture_v2":
             kinds = kinds.replace("int)", "CUstreamCaptureMode)")
+        if symbol == "cuThreadExchangeStreamCaptureMode":
+            kinds = kinds.replace("int", "CUstreamCaptureMode")
         lines.append(f"CUresult {symbol}{kinds};")
     for name, value in re.findall(r"\b(CU\w+_[A-Z_]+) = (\d+)", text):
         lines.append(f'_Static_assert((int){name} == {value}, "{name}");')
