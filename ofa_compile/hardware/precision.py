@@ -130,7 +130,8 @@ def _in_fp16(target: TargetSpec) -> TargetSpec:
 
 def _in_tf32(target: TargetSpec) -> TargetSpec:
     known = target.toolchain.gpu_architectures
-    found = tuple(name for name in known if int(name.removeprefix("sm_")) >= _TF32_FROM)
+    # The newest come with a letter, such as sm_90a.
+    found = tuple(name for name in known if int(name.strip("sm_af")) >= _TF32_FROM)
     if not found:
         why = f"of its architectures ({', '.join(known) or 'none'}) none is sm_80 or later"
         if target.kind != "cuda":

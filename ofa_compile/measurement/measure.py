@@ -49,6 +49,8 @@ class MeasureReport:
         Of those measured now, how many ran out of time before the confidence interval was narrow.
     median_spread
         Median over those measured now of the spread between rounds, as a fraction.
+    median_images_per_s
+        Median over those measured now of the images in a second: a batch over its latency.
     median_energy_mj
         Median over those measured now of the energy of an inference; None where nothing counts it.
     """
@@ -59,6 +61,7 @@ class MeasureReport:
     num_total: int
     num_not_converged: int
     median_spread: float | None
+    median_images_per_s: float | None = None
     median_energy_mj: float | None = None
 
 
@@ -217,6 +220,7 @@ def report_of(log: SampleLog, done: list[LatencyRecord], num_skipped: int) -> Me
     """Count what happened."""
     measured = [record for record in done if record.status == "ok"]
     spreads = sorted(record.spread for record in measured if record.spread is not None)
+    speeds = [1e3 * record.batch / record.median_ms for record in measured if record.median_ms]
     energies = [record.energy_mj for record in measured if record.energy_mj is not None]
     return MeasureReport(
         num_measured=len(measured),
@@ -225,6 +229,7 @@ def report_of(log: SampleLog, done: list[LatencyRecord], num_skipped: int) -> Me
         num_total=log.num_total,
         num_not_converged=sum(not record.is_converged for record in measured),
         median_spread=spreads[len(spreads) // 2] if spreads else None,
+        median_images_per_s=median(speeds) if speeds else None,
         median_energy_mj=median(energies) if energies else None,
     )
 

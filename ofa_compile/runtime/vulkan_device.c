@@ -9,8 +9,6 @@
 #define MAX_DEVICES 32u
 #define MAX_FAMILIES 32u
 #define STAGING_BYTES ((size_t)8 << 20)
-/* Nothing we launch runs for minutes: a device that takes longer hangs. */
-#define TIMEOUT_NS UINT64_C(120000000000)
 
 int vulkan_check(VkResult result, const char *call) {
     if (result >= 0) return 0;
@@ -38,7 +36,10 @@ static const char *explain(int code) {
     case GPU_OUT_OF_MEMORY:
         return "the Vulkan device is out of memory; close other programs that use it";
     case GPU_DEVICE_LOST:
-        return "the Vulkan device was lost, by a hang or a reset; the next run opens it again";
+        return "the Vulkan device was lost, by a fault or a reset; the next run opens it again";
+    case GPU_HUNG:
+        return "the Vulkan device does not answer; end this program; a run that needs longer may "
+               "have it (OFA_GPU_TIMEOUT_S, in seconds)";
     case GPU_FAILED:
         return "the Vulkan driver failed; update your GPU's driver (Debian: mesa-vulkan-drivers), "
                "or choose another device with OFA_VULKAN_DEVICE";
@@ -392,10 +393,9 @@ int vulkan_submit(vulkan_device *d, VkCommandBuffer commands) {
                          .pCommandBuffers = &commands};
     code = vulkan_check(d->vk.QueueSubmit(d->queue, 1, &info, d->fence), "QueueSubmit");
     if (code != 0) return code;
-    VkResult result = d->vk.WaitForFences(d->device, 1, &d->fence, 1, TIMEOUT_NS);
-    if (result > 0) { /* VK_TIMEOUT */
-        return gpu_failed(GPU_DEVICE_LOST, "vkWaitForFences: no answer for %d s",
-                          (int)(TIMEOUT_NS / 1000000000));
-    }
+    double patience = gpu_patience_ms();
+    VkResult result = d->vk.WaitForFences(d->device, 1, &d->fence, 1, (uint64_t)(1e6 * patience));
+    if (result > 0) /* VK_TIMEOUT */
+        return gpu_failed(GPU_HUNG, "no answer for %.3g s", patience / 1e3);
     return vulkan_check(result, "WaitForFences");
 }

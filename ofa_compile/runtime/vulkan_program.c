@@ -248,7 +248,7 @@ static int create(vulkan_program *p, vulkan_device *d) {
     for (uint32_t i = 0; code == 0 && i < p->num_steps; ++i) code = create_set(p, d, i);
     if (code == 0) code = vulkan_allocate_commands(d, &p->commands);
     if (code == 0) code = record(p, d, p->commands, 0);
-    if (code != 0) destroy(p, d);
+    if (code != 0 && code != GPU_HUNG) destroy(p, d);
     return code;
 }
 
@@ -301,6 +301,7 @@ int gpu_program_open(gpu_program **program) {
                            OFA_GPU_NETWORK.needs_halves != 0);
     if (code == 0) {
         code = create(&opened->program, &opened->device);
+        if (code == GPU_HUNG) return code; /* To close what hangs may take for ever. */
         if (code != 0) vulkan_close(&opened->device);
     }
     if (code == 0)

@@ -43,7 +43,7 @@ const char* Explain(int code) {
   switch (code) {
     case GPU_DEVICE_LOST:
       return gpu_explain(code,
-                         "the Vulkan device was lost, by a hang or a reset, and all that was in its "
+                         "the Vulkan device was lost, by a fault or a reset, and all that was in its "
                          "memory; start this process again");
     case GPU_UNSUITABLE:
       return gpu_explain(code,

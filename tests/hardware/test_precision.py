@@ -112,6 +112,9 @@ def test_tf32_is_for_ampere_and_later() -> None:
     cuda = load_target("cuda")
     changed = target_in(cuda, "tf32")
     assert (changed.name, changed.precision) == ("cuda-tf32", "tf32")
+    newest = dataclasses.replace(cuda.toolchain, gpu_architectures=("sm_75", "sm_90a"))
+    special = target_in(dataclasses.replace(cuda, toolchain=newest), "tf32")
+    assert special.toolchain.gpu_architectures == ("sm_90a",)
     assert changed.toolchain.gpu_architectures == ("sm_80", "sm_86", "sm_89", "sm_90")
     assert changed.fingerprint != cuda.fingerprint
     toolchain = dataclasses.replace(cuda.toolchain, gpu_architectures=("sm_75",))

@@ -71,6 +71,8 @@ def test_batches_are_measured_on_a_named_device(call: Call, tmp_path: Path) -> N
     assert report["num_measured"] == 1
     records = LatencyDataset(latency_dataset_path(tmp_path)).records(kind="measurement")
     assert [record.batch for record in records] == [2]
+    (median_ms,) = (record.median_ms for record in records if record.role == "sample")
+    assert report["median_images_per_s"] == pytest.approx(2e3 / median_ms)
     assert {record.energy_joules for record in records} == {None}
     # Whoever reads the times must see whose they are.
     assert {record.machine["gpu"] for record in records} == {report["gpu"]}

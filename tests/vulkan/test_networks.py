@@ -118,9 +118,10 @@ def test_no_loader_is_a_clear_error(built: tuple[Path, CompiledNetwork], tmp_pat
     [
         ("vkAllocateMemory", -2, "out of memory; close other programs that use it (vkAllocate"),
         ("vkCreateBuffer", -1, "out of memory"),
-        ("vkQueueSubmit", -4, "was lost, by a hang or a reset; the next run opens it again"),
+        ("vkQueueSubmit", -4, "was lost, by a fault or a reset; the next run opens it again"),
         ("vkWaitForFences", -4, "(vkWaitForFences: -4)"),
-        ("vkWaitForFences", 2, "no answer for 120 s"),
+        ("vkWaitForFences", 2, "does not answer; end this program; a run that needs longer may"),
+        ("vkWaitForFences", 2, "(no answer for 120 s)"),
         ("vkCreateDevice", -3, "driver failed (vkCreateDevice: -3); update your GPU's driver"),
         ("vkGetPhysicalDeviceProperties", 256, "choose another device with OFA_VULKAN_DEVICE, or"),
         ("vkCreateComputePipelines", -2, "out of memory"),
@@ -138,6 +139,15 @@ def test_failures_of_the_driver_say_what_to_do(
     assert done.returncode == 4
     assert done.stderr.startswith("error: ")
     assert words in done.stderr
+
+
+def test_patience_is_a_choice(
+    built: tuple[Path, CompiledNetwork], failing_loader: dict[str, str]
+) -> None:
+    failure = {"OFA_FAILING_CALL": "vkWaitForFences", "OFA_FAILING_RESULT": "2"}
+    done = call(built, "--benchmark", "1", OFA_GPU_TIMEOUT_S="0.5", **failing_loader, **failure)
+    assert done.returncode == 4
+    assert "(no answer for 0.5 s)" in done.stderr
 
 
 def test_a_device_is_chosen_by_number_or_name(built: tuple[Path, CompiledNetwork]) -> None:

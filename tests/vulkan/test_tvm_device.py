@@ -80,7 +80,7 @@ FAILURES: dict[str, tuple[str, list[Any], dict[str, str], str]] = {
         "driver",
     ),
     "memory": ("compute", [], failing("vkAllocateMemory", -2), "out of memory; close other progr"),
-    "lost": ("compute", [], failing("vkQueueSubmit", -4), "lost, by a hang or a reset, and all"),
+    "lost": ("compute", [], failing("vkQueueSubmit", -4), "lost, by a fault or a reset, and all"),
     "refusal": ("compute", [], failing("vkCreateDevice", -3), "failed (vkCreateDevice: -3)"),
     "no halves": (
         "compute",
@@ -89,7 +89,7 @@ FAILURES: dict[str, tuple[str, list[Any], dict[str, str], str]] = {
         "does not compute in float16; choose another",
     ),
     # What TVM calls from destructors must not end the process.
-    "timer": ("measure", [], failing("vkQueueSubmit", -4, after=2), "lost, by a hang or a reset"),
+    "timer": ("measure", [], failing("vkQueueSubmit", -4, after=2), "lost, by a fault or a reset"),
     "hang": ("measure", [], failing("vkWaitForFences", 2, after=2), "no answer for"),
     # Nobody can be told when a module is unloaded; who reads its results is told.
     "unloaded": ("unload_then_read", [], failing("vkQueueSubmit", -1, times=1), "start this proc"),
