@@ -56,7 +56,8 @@ struct Driver {
     CUctx_st primary;
 };
 Driver &driver = *new Driver;
-thread_local std::vector<CUcontext> contexts;
+/* Never freed: programs close their devices as they exit, when a thread's objects are gone. */
+thread_local std::vector<CUcontext> &contexts = *new std::vector<CUcontext>;
 thread_local int capture_mode = CU_STREAM_CAPTURE_MODE_GLOBAL;
 
 std::string setting(const char *name, const char *otherwise) {
