@@ -20,6 +20,9 @@ from ofa_compile.hardware.target_spec import TargetSpec
 SHAPE = (3, 24, 20)
 PREFIX = "ofa_small_"
 _RUNS = 1000
+# A leak of one descriptor or command buffer a run would be ten times as much.
+_LEAST_LEAK = 2**20
+_TRIES = 3
 
 
 def build_small(
@@ -55,11 +58,14 @@ def check_memory(library: NativeLibrary) -> None:
     """Assert that a thousand runs leave the process as large as it was."""
     x = np.zeros((100, *library.input_shape[1:]), np.float32)
     library.run(x)
-    before = _resident_bytes()
-    for _ in range(_RUNS // len(x)):
-        library.run(x)
-    # A leak of one descriptor or command buffer a run would be ten times as much.
-    assert _resident_bytes() - before < 2**20
+    grown = []
+    # What else lives in this process may grow now and then, a leak does so every time.
+    while len(grown) < _TRIES and min(grown, default=_LEAST_LEAK) >= _LEAST_LEAK:
+        before = _resident_bytes()
+        for _ in range(_RUNS // len(x)):
+            library.run(x)
+        grown.append(_resident_bytes() - before)
+    assert min(grown) < _LEAST_LEAK, grown
 
 
 def _resident_bytes() -> int:
