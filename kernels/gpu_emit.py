@@ -139,6 +139,25 @@ def add_product(buffer, index, multiplier, vector, lanes: int) -> None:
     put(buffer, index, buffer[index] + emit.splat(multiplier, lanes) * vector)
 
 
+def add_tile(sums, inputs, rows: int, weight, first, columns, lanes: tuple[int, int], values: str):
+    """Emit the products of one element of each row of a map with the rows of weights of its lanes.
+
+    `inputs` holds the elements of `rows` rows, and `sums` has one for every row and column. `first`
+    is where the weights of the first lane begin, and how many elements behind it the next lane's;
+    `columns` are the elements to take of each. `lanes` are those of inputs and of weights.
+    """
+    deep, wide = lanes
+    start, across = first
+    weights = local(len(columns), wide, values)
+    for lane in range(deep):
+        for j, column in enumerate(columns):
+            put(weights, j, weight[start + lane * across + column])
+        for i in range(rows):
+            multiplier = element(inputs, i, lane, deep)
+            for j in range(len(columns)):
+                add_product(sums, i * len(columns) + j, multiplier, weights[j], wide)
+
+
 def element(buffer, index, lane: int, lanes: int):
     """Take one lane of a vector element, or the scalar element itself."""
     return emit.lane(buffer[index], lane) if lanes > 1 else buffer[index]

@@ -179,22 +179,15 @@ class _Tile:
         if not self.has_all_columns:
             columns = [tvm.tirx.min(column, self.across - 1) for column in self.column]
         inputs = gpu.local(self.rows, self.depth, self.values)
-        weights = gpu.local(self.columns, self.wide, self.values)
         with emit.serial(*self._range()) as step:
             for i, row in enumerate(rows):
                 value = x[row * self.steps + step]
                 if gate is not None:
                     value = value * gate[self._image(row) * self.steps + step]
                 gpu.put(inputs, i, value)
-            for lane in range(self.depth):
-                start = (step * self.depth + lane) * self.across
-                for j, column in enumerate(columns):
-                    gpu.put(weights, j, weight[start + column])
-                for i in range(self.rows):
-                    multiplier = gpu.element(inputs, i, lane, self.depth)
-                    for j in range(self.columns):
-                        at = i * self.columns + j
-                        gpu.add_product(sums, at, multiplier, weights[j], self.wide)
+            first = step * self.depth * self.across, self.across
+            lanes = self.depth, self.wide
+            gpu.add_tile(sums, inputs, self.rows, weight, first, columns, lanes, self.values)
 
     def _image(self, row):
         return 0 if self.w.batch == 1 else row // (self.w.rows // self.w.batch)

@@ -188,24 +188,16 @@ class _Tile:
         columns = self._columns()
         if not self.has_all_columns:
             columns = [tvm.tirx.min(column, self.across - 1) for column in columns]
-        weight = self.buffers["weight"]
+        weight, lanes = self.buffers["weight"], (self.deep, self.wide)
         inputs = gpu.local(rows, self.deep, self.values)
-        weights = gpu.local(self.columns, self.wide, self.values)
         stop = depth
         if self.steps % depth:
             stop = tvm.tirx.min(depth, self.steps - first)
         with emit.serial(0, stop) as step:
             for i in range(rows):
                 gpu.put(inputs, i, between[(self.thread[1] * rows + i) * depth + step])
-            for lane in range(self.deep):
-                start = ((first + step) * self.deep + lane) * self.across
-                for j, column in enumerate(columns):
-                    gpu.put(weights, j, weight[start + column])
-                for i in range(rows):
-                    multiplier = gpu.element(inputs, i, lane, self.deep)
-                    for j in range(self.columns):
-                        at = i * self.columns + j
-                        gpu.add_product(sums, at, multiplier, weights[j], self.wide)
+            start = (first + step) * self.deep * self.across, self.across
+            gpu.add_tile(sums, inputs, rows, weight, start, columns, lanes, self.values)
 
     def _columns(self) -> list:
         # Neighbours in x take neighbouring columns, so that they read weights side by side.

@@ -60,8 +60,9 @@ class GpuLowering(Lowering):
         return append_launches(self.plan, *what, self.tvm_target)
 
     def _convolution(self, node: Node) -> bool:
-        reader = pointwise_reader(self.graph, node)
-        if node.attrs["groups"] == 1 or reader is None or reader.attrs.get("scale"):
+        is_depthwise = node.attrs["groups"] != 1
+        reader = pointwise_reader(self.graph, node) if is_depthwise else None
+        if reader is None or reader.attrs.get("scale"):
             return super()._convolution(node)
         workload = Separable.of(depthwise_of(node), pointwise_of(reader))
         # A kernel for both has no default: without measurements there are two.
